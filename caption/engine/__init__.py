@@ -1,0 +1,149 @@
+"""The engine: prepared pictures in, texts out. It knows nothing of files, retries or checkpoints.
+
+This package is the only one that imports torch and transformers, and it does so only when something is loaded:
+what stands in this file is plain data, for processes that never compute.
+"""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from caption.engine.errors import (
+    DoesNotLoad,
+    ModelError,
+    NeedsRemoteCode,
+    NoSafetensors,
+    NotAVisionModel,
+    NotFound,
+    classify,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+__all__ = [
+    "Answer", "DoesNotLoad", "Engine", "EngineOptions", "ModelError", "NeedsRemoteCode", "NoSafetensors",
+    "NotAVisionModel", "NotFound", "Preparer", "Request", "classify", "load_engine", "load_preparer",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """All that is needed to load a model, to prepare pictures for it and to generate."""
+
+    model: str  # a local folder; "null" or "null:MS" for the engine that computes nothing, MS milliseconds a picture
+    dtype: str  # "fp16", "bf16" or "fp32"
+    device: str  # "cuda", "cpu" or "mps"; a worker sees one GPU only, so a number is never needed
+    batch_size: int  # pictures side by side
+    prompt: str  # the user turn
+    max_new_tokens: int
+    num_beams: int = 1
+    temperature: float = 0.0  # 0 is greedy: the likeliest token each step
+    top_p: float = 1.0  # with a temperature only, as top_k
+    top_k: int = 0
+    repetition_penalty: float = 1.0  # 1 leaves it to the checkpoint's generation_config
+    max_pixels: int | None = None  # larger pictures are scaled down to this many before they are prepared
+    trust_remote_code: bool = False
+    allow_pickled_weights: bool = False
+    threads: int | None = None  # CPU threads of torch
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One picture to caption. `inputs` is what Preparer.prepare returned; each array has its batch dimension."""
+
+    key: Hashable
+    inputs: "dict[str, np.ndarray]"
+    seed: int
+    max_new_tokens: int | None = None  # None: the options' figure
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The text of the request with the same key."""
+
+    key: Hashable
+    text: str
+    finish_reason: str  # "stop": the model ended the text; "length": it was cut at max_new_tokens
+    tokens: int  # generated ones, without the one that ends the text
+    flags: tuple[str, ...] = ()  # "non-finite": NaN or infinity came out of the model on the way
+
+
+class Engine(Protocol):
+    """Holds up to `batch_size` requests and brings them to their end, in any order."""
+
+    @property
+    def free(self) -> int:
+        """How many more requests it takes now."""
+
+    @property
+    def busy(self) -> int:
+        """How many requests it holds."""
+
+    def admit(self, requests: Iterable[Request]) -> None:
+        """Take requests in. Raises ValueError for more than `free`, and then takes none."""
+
+    def step(self) -> list[Answer]:
+        """Go on with what it holds, and return what ended.
+
+        Exceptions of torch pass unchanged (see `classify`); after one, `reset` before the next `admit`.
+        """
+
+    def reset(self) -> None:
+        """Forget everything admitted."""
+
+    def describe(self) -> dict:
+        """What answers: engine, model class, dtype, device, attention, parameters, versions. Plain values, for JSON."""
+
+
+class Preparer(Protocol):
+    """Makes of one picture what the model wants. Never touches a GPU."""
+
+    needs_image: bool  # False: `prepare` wants no picture, so none need be decoded
+    chat_template: str | None  # the template that wraps the prompt; None: the prompt is used as it stands
+
+    def prepare(
+        self,
+        image: "Image.Image | None",
+        prompt: str | None = None,
+        max_pixels: int | None = None,
+        key: str = "",
+    ) -> "dict[str, np.ndarray]":
+        """Return C-contiguous arrays, named as the model names them, each with its batch dimension.
+
+        image: RGB, upright. prompt, max_pixels: in place of the options'. key: the item's id; only the null engine
+        uses it, to answer with something that belongs to the item. Raises what the processor raises (ValueError
+        mostly): the picture's fault, or the prompt's.
+        """
+
+
+def load_engine(options: EngineOptions) -> Engine:
+    """Load the model and return what runs it. Raises ModelError; a GPU's exceptions pass unchanged."""
+    if is_null(options.model):
+        from caption.engine.null import NullEngine
+
+        return NullEngine(options)
+    from caption.engine.generate import GenerateEngine
+
+    return GenerateEngine(options)
+
+
+def load_preparer(options: EngineOptions, own_process: bool = False) -> Preparer:
+    """Load the model's processor. Raises ModelError.
+
+    own_process: the calling process only prepares and will never compute. Then transformers is loaded without torch,
+    which takes a third of the time and a fifth of the memory; `import torch` fails there from then on.
+    """
+    if is_null(options.model):
+        from caption.engine.null import NullPreparer
+
+        return NullPreparer()
+    from caption.engine.prepare import ProcessorPreparer
+
+    return ProcessorPreparer(options, own_process)
+
+
+def is_null(model: str) -> bool:
+    """Whether this names the engine that computes nothing."""
+    return model == "null" or model.startswith("null:")

@@ -1,0 +1,33 @@
+"""How transformers is brought into a process: quiet, and without torch where nothing is computed."""
+
+import importlib
+import os
+import sys
+import warnings
+
+
+def quiet() -> None:
+    """Keep transformers' warnings and progress bars off the user's terminal; errors are raised, not printed."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a process's share of the CPU is the coordinator's business
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # read once, when transformers is imported
+    warnings.filterwarnings("ignore", module=r"(transformers|torch|accelerate)\b")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def hide_torch() -> bool:
+    """Make transformers believe that torch is not installed. False, and nothing done, if either is imported already."""
+    if "torch" in sys.modules or "transformers" in sys.modules:
+        return False
+    sys.modules["torch"] = None  # find_spec and import both take this for "not there"
+    return True
+
+
+def show_torch() -> None:
+    """Undo hide_torch, and forget the transformers that was imported without torch."""
+    sys.modules.pop("torch", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers"]:
+        del sys.modules[name]
+    importlib.invalidate_caches()

@@ -1,0 +1,94 @@
+"""A checkpoint folder becomes a model, or an error of one sentence."""
+
+from pathlib import Path
+
+import torch
+
+from caption.engine import EngineOptions
+from caption.engine.checkpoint import first_line, read_config, refuse_remote_code
+from caption.engine.errors import DoesNotLoad, ModelError, NoSafetensors, NotAVisionModel, NotFound, classify
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+# The auto classes under which a checkpoint with code of its own may offer its model, best first.
+REMOTE_CLASSES = ("AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoModelForCausalLM", "AutoModel")
+
+
+def load_model(options: EngineOptions) -> torch.nn.Module:
+    """Load `options.model` in its dtype straight onto its device, ready to generate.
+
+    Raises ModelError's subclasses; out of memory and errors of the device pass unchanged.
+    """
+    folder, config = options.model, read_config(options.model)
+    _check_weights(folder, options.allow_pickled_weights)
+    try:
+        auto = _find_class(folder, config, options.trust_remote_code)
+        model, info = auto.from_pretrained(
+            folder,
+            dtype=DTYPES[options.dtype],
+            use_safetensors=None if options.allow_pickled_weights else True,
+            trust_remote_code=options.trust_remote_code,
+            local_files_only=True,
+            output_loading_info=True,
+            # Onto the GPU tensor by tensor: the model never lies whole in host memory.
+            device_map={"": 0} if options.device == "cuda" else None,
+        )
+    except ModelError:
+        raise
+    except Exception as error:
+        if classify(error) != "item":
+            raise
+        if "trust_remote_code" in str(error):
+            raise refuse_remote_code(folder, "model") from error
+        raise DoesNotLoad(f"the model in {folder} does not load: {first_line(error)}") from error
+    if missing := sorted(info["missing_keys"]):
+        # transformers would fill them with random numbers, and the captions with nonsense.
+        raise DoesNotLoad(f"the weights in {folder} are incomplete: {len(missing)} are missing, {missing[0]} first")
+    if not hasattr(model, "generate"):
+        raise NotAVisionModel(f"{type(model).__name__} in {folder} writes no text")
+    return (model if options.device == "cuda" else model.to(options.device)).eval()
+
+
+def _check_weights(folder: str, allow_pickled: bool) -> None:
+    names = [path.name for path in Path(folder).iterdir()]
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    if not any(name.endswith(".bin") for name in names):
+        raise NotFound(f"{folder} holds no weights")
+    if not allow_pickled:
+        raise NoSafetensors(
+            f"the weights in {folder} are pickle files, which can run code when they are loaded; if you trust their "
+            "author, allow them with --allow-pickled-weights"
+        )
+
+
+def _find_class(folder: str, config: dict, trust_remote_code: bool):
+    """Return the class to load with: the auto class, or the architecture that config.json names."""
+    import transformers
+    from transformers import AutoModelForImageTextToText
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    model_type = config.get("model_type")
+    if model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return AutoModelForImageTextToText
+    code = config.get("auto_map", {})
+    offered = [name for name in REMOTE_CLASSES if name in code]
+    if offered:
+        if not trust_remote_code:
+            raise refuse_remote_code(folder, "model")
+        return getattr(transformers, offered[0], AutoModelForImageTextToText)
+    architecture = next(iter(config.get("architectures") or []), None)
+    found = getattr(transformers, architecture or "", None)
+    if found is None:
+        if model_type in CONFIG_MAPPING_NAMES:
+            raise NotAVisionModel(f"{folder} holds a {model_type} model, which makes no text from a picture")
+        raise DoesNotLoad(
+            f"transformers {transformers.__version__} knows no model type {model_type!r} ({folder}); a newer one may"
+        )
+    if not (_takes_pictures(found) and found.can_generate()):
+        raise NotAVisionModel(f"{architecture} in {folder} makes no text from a picture")
+    return found
+
+
+def _takes_pictures(found) -> bool:
+    return "pixel_values" in found.forward.__code__.co_varnames[: found.forward.__code__.co_argcount]
