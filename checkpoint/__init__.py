@@ -1,0 +1,31 @@
+"""The durable record of a job: which rows are done, exactly once, whatever happens. See README.md for the format."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import durable
+from .errors import Broken, Busy, Damaged, Error, Full, Mismatch, full
+from .lock import Holder, Lost
+from .record import FILES, Record
+from .view import View, read
+
+__all__ = [
+    "FILES", "Broken", "Busy", "Damaged", "Error", "Full", "Holder", "Lost", "Mismatch", "Record", "View", "durable",
+    "open", "read",
+]  # fmt: skip
+
+BLOCK = 4096  # bytes; what a new file or folder takes at least
+
+
+def open(out: Path, fingerprint: dict[str, Any], files: Sequence[str] = FILES) -> Record:
+    """Opens the record of the output folder `out` for writing, and makes it if there is none.
+
+    Completes an interrupted withdrawal, adopts whole rows beyond the last commit, cuts what follows them.
+    fingerprint: JSON values by name; the first use stores them, each later use must bring the same.
+    files: names of the row files in `out`, always the same in the same order.
+
+    Raises `Busy`, `Mismatch`, `Damaged`, `Full`, OSError.
+    """
+    with full(BLOCK, out):
+        return Record(out, fingerprint, files)

@@ -1,0 +1,18 @@
+"""The names of the record's files."""
+
+from pathlib import Path
+
+
+class Paths:
+    """Where the parts of the record of the output folder `out` lie."""
+
+    def __init__(self, out: Path):
+        self.out, self.folder = out, out / "checkpoint"
+        self.state, self.index, self.lock = (self.folder / name for name in ("checkpoint.json", "rows.idx", "lock"))
+
+    def rows(self, name: str) -> Path:
+        return self.out / name
+
+    def new(self, path: Path) -> Path:
+        """Where the content that is to replace the row file or index `path` is prepared."""
+        return self.folder / f"{path.name}.new"

@@ -1,0 +1,217 @@
+"""The record of a job: row files, the index of their rows, and the commit that ties them."""
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from . import disk, durable, ids, index, rows
+from . import state as states
+from .damage import check_sizes, locate
+from .errors import Broken, Damaged, Mismatch
+from .index import Index
+from .lock import Lock
+from .paths import Paths
+from .rows import RowFile
+from .state import Extent, State
+
+FILES = ("captions.jsonl", "failed.jsonl")
+BATCH = 4096  # rows adopted at once
+
+
+def _breaking(method: Callable) -> Callable:
+    """An error on the way leaves memory and disk apart: the record then takes nothing more but `close`."""
+
+    @functools.wraps(method)
+    def guarded(self: "Record", *args: Any) -> Any:
+        if self._cause:
+            raise Broken(self._cause)
+        try:
+            return method(self, *args)
+        except BaseException as error:
+            self._cause = error
+            raise
+
+    return guarded
+
+
+class Record:
+    """The record of the folder `out`, open for one writer; use `open`.
+
+    adopted: rows found whole beyond the last commit and taken, a number for each row file.
+    cut: bytes beyond these that were cut, a number for each row file.
+    """
+
+    def __init__(self, out: Path, fingerprint: dict[str, Any], files: Sequence[str]):
+        self._paths = Paths(out)
+        self._numbers = {name: number for number, name in enumerate(files)}
+        self._pending, self.uncommitted = bytearray(), 0
+        self._cause: BaseException | None = None
+        self._open = contextlib.ExitStack()  # the lock and the open files
+        try:
+            disk.make_folders(self._paths.folder)
+            self._lock = Lock(self._paths.lock)
+            self._open.callback(self._lock.release)
+            found = states.load(self._paths.state)
+            self._state = found or State(None, {name: Extent() for name in files})
+            self._check_job(fingerprint, tuple(files))
+            self._clear_leftovers()
+            self._load()
+            self._pick_up(record_lost=found is None)
+            if self._state.fingerprint is None or self.uncommitted:
+                self._state = replace(self._state, fingerprint=fingerprint)
+                self._commit()
+        except BaseException:
+            self._open.close()
+            raise
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows of each row file, those not yet committed included."""
+        return {name: file.extent.rows for name, file in self._files.items()}
+
+    def done(self, wanted: Sequence[str]) -> np.ndarray:
+        """Bool array of len(wanted): which of these ids have a row."""
+        return self._ids.contains([ids.digest(id) for id in wanted])
+
+    def append(self, file: str, new: Sequence[tuple[str, bytes]]) -> None:
+        """Appends rows to `file`: (id, JSON object with that `id`, without newline).
+
+        On return no kill of the process loses them; `commit` makes them safe from a power cut. Raises ValueError,
+        with nothing written, if a row is not what it must be or its id has a row already; `Full`, OSError, `Broken`.
+        """
+        if self._cause:
+            raise Broken(self._cause)
+        digests = [ids.digest(id) for id, _ in new]
+        lines = [line + b"\n" for _, line in new]
+        for (id, line), whole in zip(new, lines):
+            if b"\n" in line or rows.identify(whole) != id:
+                raise ValueError(f"not one line of a JSON object with the id {id!r}: {line[:200]!r}")
+        if (known := self._fresh(digests)) < len(digests):
+            raise ValueError(f"{new[known][0]!r} has a row already")
+        self._append(self._files[file].append, file, digests, lines)
+
+    @_breaking
+    def commit(self) -> None:
+        """Makes all rows durable, and them and their ids part of the record, or none of them if it fails.
+
+        Raises `Full`, OSError, `Lost` if another run took the folder over, `Damaged` if a row file was changed
+        by somebody else. The record is then broken: close it and open it again.
+        """
+        self._lock.confirm()
+        if self.uncommitted:
+            self._commit()
+
+    @_breaking
+    def beat(self) -> None:
+        """Call it at least every 30 s: keeps the folder locked on file systems without locks. Raises `Lost`."""
+        self._lock.beat()
+
+    def close(self) -> None:
+        """Commits, if nothing went wrong before, and lets go of the folder in any case. Raises as `commit`."""
+        with self._open:
+            if not self._cause:
+                self.commit()
+
+    # Opening ---------------------------------------------------------------------------------------------------------
+
+    def _clear_leftovers(self) -> None:
+        """Removes what a crash left half prepared; what an intent needs stays."""
+        needed = self._state.intent.files.keys() | {self._paths.index.name} if self._state.intent else set()
+        for path in self._paths.folder.glob("*.new"):
+            if path.name.removesuffix(".new") not in needed:
+                disk.remove(path)
+        disk.remove(durable.temporary(self._paths.state))
+
+    def _check_job(self, fingerprint: dict[str, Any], files: tuple[str, ...]) -> None:
+        if files != tuple(self._state.files):
+            raise Mismatch("row files", tuple(self._state.files), files)
+        if self._state.fingerprint is not None:
+            states.compare(self._state.fingerprint, orjson.loads(orjson.dumps(fingerprint)))
+
+    def _load(self) -> None:
+        """Opens the files and loads the ids. Raises `Damaged` unless all that is committed is there and right."""
+        state, paths = self._state, self._paths
+        check_sizes(paths, state)
+        self._index = Index(paths.index, state.index)
+        self._open.callback(self._index.close)
+        self._files = {}
+        for name, extent in state.files.items():
+            self._files[name] = RowFile(paths.rows(name), extent)
+            self._open.callback(self._files[name].close)
+        with ThreadPoolExecutor(1) as pool:  # crc32 runs without the GIL: beside the loading of the index
+            sums = pool.submit(lambda: [rows.checksum(file.path, file.extent.bytes) for file in self._files.values()])
+            self._ids, crc = index.load(paths.index, state.index.rows)
+        if [crc, *sums.result()] != [extent.crc32 for extent in (state.index, *state.files.values())]:
+            raise locate(paths, state)
+
+    def _pick_up(self, record_lost: bool) -> None:
+        """Adopts whole rows beyond the last commit and cuts what follows them.
+
+        Without a record all rows are beyond it: then no more than one torn last row is cut.
+        """
+        self.adopted, self.cut = {}, {}
+        for name, file in self._files.items():
+            before = file.extent.rows
+            for lines in _batches(rows.lines(file.path, file.extent.bytes)):
+                named = itertools.takewhile(lambda id: id is not None, map(rows.identify, lines))
+                digests = [ids.digest(id) for id in named]
+                fresh = self._fresh(digests)
+                self._append(file.adopt, name, digests[:fresh], lines[:fresh])
+                if fresh < len(lines):
+                    break
+            beyond = itertools.islice(rows.lines(file.path, file.extent.bytes), 1, None)
+            if record_lost and any(rows.identify(line) is not None for line in beyond):
+                raise Damaged(file.path, file.extent.bytes, "not a whole row with an id of its own, but rows follow it")
+            self.adopted[name], self.cut[name] = file.extent.rows - before, file.cut()
+
+    # Writing ---------------------------------------------------------------------------------------------------------
+
+    def _fresh(self, digests: list[bytes]) -> int:
+        """How many of the digests, from the first on, are neither known nor a repetition."""
+        known = np.flatnonzero(self._ids.contains(digests))
+        count = int(known[0]) if len(known) else len(digests)
+        if len(set(digests[:count])) < count:
+            seen: set[bytes] = set()
+            count = next(i for i, one in enumerate(digests) if one in seen or seen.add(one))
+        return count
+
+    @_breaking
+    def _append(self, write: Callable, name: str, digests: list[bytes], lines: list[bytes]) -> None:
+        if not lines:
+            return
+        write(lines)
+        number = self._numbers[name]
+        for digest, line in zip(digests, lines):
+            self._pending += index.pack(digest, number, line)
+        self._ids.add(digests)
+        self.uncommitted += len(lines)
+
+    def _commit(self) -> None:
+        for name, file in self._files.items():
+            if file.extent != self._state.files[name]:
+                file.sync()
+        if self._pending:
+            self._index.append(bytes(self._pending))
+        extents = {name: file.extent for name, file in self._files.items()}
+        state = State(self._state.fingerprint, extents, self._index.extent, self._state.commit + 1)
+        states.save(self._paths.state, state)
+        self._state, self._pending, self.uncommitted = state, bytearray(), 0
+
+
+def _batches(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while batch := list(itertools.islice(lines, BATCH)):
+        yield batch

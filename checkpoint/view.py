@@ -1,0 +1,62 @@
+"""Looking at a record without taking its lock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import ids, index, lock
+from . import state as states
+from .ids import IdSet
+from .lock import Holder
+from .paths import Paths
+from .state import Extent, State
+
+
+@dataclass(frozen=True)
+class View:
+    """The last commit of the record in `out`, and who works on it; also right for a copy of the folder."""
+
+    out: Path
+    state: State
+    holder: Holder | None  # who opened it last and has not closed it in order
+    alive: bool  # whether a run has it open now
+
+    @property
+    def fingerprint(self) -> dict[str, Any] | None:
+        return self.state.fingerprint
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Committed rows of each row file."""
+        return {name: extent.rows for name, extent in self.committed.items()}
+
+    @property
+    def committed(self) -> dict[str, Extent]:
+        """What is committed of each row file: rows, bytes, crc32."""
+        return self.state.files
+
+    @property
+    def time(self) -> str:
+        """UTC time of the last commit, ISO 8601."""
+        return self.state.time
+
+    def done(self, wanted: Sequence[str]) -> np.ndarray:
+        """Bool array of len(wanted): which of these ids have a committed row."""
+        return self._ids.contains([ids.digest(id) for id in wanted])
+
+    @cached_property
+    def _ids(self) -> IdSet:
+        return index.load(Paths(self.out).index, self.state.index.rows)[0]
+
+
+def read(out: Path) -> View:
+    """Raises FileNotFoundError if there is no record; `Damaged`, `Mismatch` if its `checkpoint.json` can't be read."""
+    paths = Paths(out)
+    state = states.load(paths.state)
+    if state is None:
+        raise FileNotFoundError(f"no record at {paths.state}")
+    return View(out, state, lock.read(paths.lock), lock.alive(paths.lock))
