@@ -1,0 +1,296 @@
+"""Coordinator: plan, feed, collect, commit. The only writer of rows; imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from caption import retry
+from caption.crew import Crew, Died, GivenUp, Member
+from caption.errors import InputError, ModelDoesNotLoad, NoWorkerLeft, WorkerDied
+from caption.feed import Count, Feed
+from caption.image import ENDINGS
+from caption.item import Item
+from caption.leases import Leases
+from caption.messages import Batch, Broken, Captioned, Drain, Failed, Finish, Loaded, Started
+from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
+from caption.progress import Progress, Snapshot, WorkerProgress
+from caption.runfile import RunFile
+from caption.schedule import Schedule
+from caption.settings import Settings
+from caption.statsfile import StatsFile
+from caption.stop import StopSignals
+from checkpoint import Record
+
+LARGEST_BATCH = 32  # items in one hand-out
+COMMIT_EVERY = 30.0  # seconds between commits at most
+_BEAT_EVERY = 10.0
+_POLL = 0.2
+_ENDINGS = " ".join(ending.lstrip(".") for ending in ENDINGS)
+_LAST_GRACE = 10.0  # seconds that workers have to end after their last word
+
+
+@dataclass
+class Outcome:
+    """What a run has done.
+
+    Attributes:
+        captioned, failed: rows written by this run.
+        skipped: items of the input that were done before.
+        errors: failed items by class; flags: how often each flag was set.
+        seconds: from the first hand-out to the last row.
+        first_caption: seconds from the start of the run to its first row, or None.
+    """
+
+    captioned: int = 0
+    failed: int = 0
+    skipped: int = 0
+    errors: Counter = field(default_factory=Counter)
+    flags: Counter = field(default_factory=Counter)
+    seconds: float = 0.0
+    first_caption: float | None = None
+
+
+class Coordinator:
+    """One run from its first hand-out to its last commit.
+
+    Args:
+        source: what the input is, for messages.
+        feed: the items to do.
+        count: the size of the input, for display.
+        schedule: empty, with the names of the crew's seats.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        source: str,
+        feed: Feed,
+        count: Count,
+        schedule: Schedule,
+        record: Record,
+        crew: Crew,
+        progress: Progress,
+        stats: StatsFile,
+        run_file: RunFile,
+        stop: StopSignals,
+    ):
+        self._settings, self._source, self._feed, self._count = settings, source, feed, count
+        self._schedule, self._record, self._crew = schedule, record, crew
+        self._progress, self._stats, self._run_file, self._stop = progress, stats, run_file, stop
+        self._leases = Leases()
+        self._owners: dict[int, str] = {}  # item index -> the seat that took it from the schedule
+        self._suspects: deque[list[Item]] = deque()  # groups that run alone, because one of each may be to blame
+        self._per_worker = {member.name: Counter() for member in crew.members}
+        self._begin = time.monotonic()
+        self._last_commit = self._last_beat = self._begin
+        self._first_hand_out: float | None = None
+        self._draining = False
+        self.outcome = Outcome()
+
+    def run(self) -> Outcome:
+        """Until all is done or a stop was asked for.
+
+        Raises:
+            NoWorkerLeft, ModelDoesNotLoad: nobody can go on; all rows so far are committed by the record's close.
+            checkpoint.Error, OSError: the record can't be written any more.
+        """
+        behind = self._start_reading()
+        while not self._ended():
+            for member, message in self._crew.poll(0 if behind else _POLL):
+                self._handle(member, message)
+            if self._stop.asked and not self._draining:
+                self._drain()
+            if self._stop.asked > 1:
+                self._crew.kill_all()
+            if not self._draining:
+                behind = self._feed.fill(self._schedule)
+                self._hand_out()
+            self._look_after_record()
+            self._show()
+        self._finish()
+        return self.outcome
+
+    def _start_reading(self) -> bool:
+        """Looks for work before any worker is started: a job that is done, or has no input, needs none."""
+        while not (self._schedule.pending or self._stop.asked):
+            if not self._feed.fill(self._schedule):
+                break
+        if not self._feed.read:
+            raise InputError(f"there are no pictures in the {self._source}", f"it takes files ending in {_ENDINGS}")
+        return not self._feed.ended
+
+    def _ended(self) -> bool:
+        if self._draining:
+            return not self._crew.working
+        return self._feed.ended and not (self._schedule.pending or self._suspects or self._leases)
+
+    def _drain(self) -> None:
+        self._draining = True
+        self._progress.say("Stopping: the batches in flight are finished. Ctrl-C again stops at once.")
+        self._crew.tell_all(Drain())
+
+    def _finish(self) -> None:
+        self._crew.tell_all(Finish())
+        deadline = time.monotonic() + _LAST_GRACE
+        while self._crew.working and time.monotonic() < deadline and self._stop.asked < 2:
+            self._crew.poll(_POLL)
+        self._record.commit()
+        self._show()
+        if self._first_hand_out:
+            self.outcome.seconds = time.monotonic() - self._first_hand_out
+        self.outcome.skipped = self._feed.skipped
+
+    # ---- hand out ----
+
+    def _hand_out(self) -> None:
+        slots = self._settings.batch_size
+        for member in self._crew.members:
+            while member.state == "ready" and (free := 2 * slots - self._leases.unstarted(member.name)) > 0:
+                if self._suspects:
+                    self._give(member, self._suspects.popleft(), alone=True)
+                    continue
+                batch = self._schedule.take(member.name, min(slots, LARGEST_BATCH, free))
+                if not batch:
+                    break
+                for item in batch:
+                    self._owners[item.index] = member.name
+                self._give(member, batch, alone=False)
+
+    def _give(self, member: Member, items: Sequence[Item], alone: bool) -> None:
+        self._first_hand_out = self._first_hand_out or time.monotonic()
+        self._crew.send(member, Batch(self._leases.grant(member.name, items), tuple(items), alone))
+
+    # ---- collect ----
+
+    def _handle(self, member: Member, message: object) -> None:
+        if isinstance(message, Started):
+            self._leases.start(message.refs)
+        elif isinstance(message, Captioned):
+            self._keep(member, message)
+        elif isinstance(message, Failed):
+            self._judge(member, message)
+        elif isinstance(message, Loaded):
+            self._run_file.note(workers={one.name: one.facts for one in self._crew.members if one.facts})
+        elif isinstance(message, Broken):
+            self._progress.say(f"{member.name}: the worker can't go on ({message.message}) and is started again.")
+        elif isinstance(message, Died):
+            self._take_back(member, message.reason)
+        elif isinstance(message, GivenUp):
+            self._give_up(member, message)
+
+    def _keep(self, member: Member, message: Captioned) -> None:
+        rows = []
+        for result in message.results:
+            item = self._leases.settle(result.ref)
+            if item is None:
+                continue  # its lease was revoked: another worker does it or has done it
+            rows.append((item.id, caption_row(item, result)))
+            self.outcome.flags.update(result.flags)
+            self._end(item)
+        if not rows:
+            return
+        self._record.append(CAPTIONS, rows)
+        if self.outcome.first_caption is None:
+            self.outcome.first_caption = time.monotonic() - self._begin
+        self.outcome.captioned += len(rows)
+        self._per_worker[member.name]["done"] += len(rows)
+        member.fruitful()
+
+    def _judge(self, member: Member, message: Failed) -> None:
+        for failure in message.failures:
+            item = self._leases.settle(failure.ref)
+            if item is not None:
+                member.fruitful()
+                self._try_again(member, item, failure.error, failure.message)
+
+    def _try_again(self, member: Member, item: Item, error: str, text: str) -> None:
+        """An item failed by itself: another try, or its row in ``failed.jsonl``."""
+        again = retry.next_try(item, error, self._settings)
+        if again:
+            self._suspects.append([again])
+            return
+        self._record.append(FAILED, [(item.id, failed_row(item, error, text))])
+        self.outcome.failed += 1
+        self.outcome.errors[error] += 1
+        self._per_worker[member.name]["failed"] += 1
+        self._end(item)
+
+    def _end(self, item: Item) -> None:
+        self._schedule.ended(self._owners.pop(item.index), 1)
+
+    def _take_back(self, member: Member, reason: str) -> None:
+        held = self._leases.revoke(member.name)
+        if not self._draining:
+            self._progress.say(f"{member.name}: the worker is gone, {reason}; what it held is done again.")
+        fresh: dict[str, list[Item]] = {}
+        for item in held.fresh:
+            fresh.setdefault(self._owners[item.index], []).append(item)
+        for owner, items in fresh.items():
+            self._put_back(owner, items)
+        for group in held.suspects:
+            if len(group) > 1:
+                half = (len(group) + 1) // 2
+                self._suspects.extendleft([group[half:], group[:half]])
+            elif self._draining:
+                self._suspects.append(group)
+            else:
+                self._try_again(member, group[0], WorkerDied.__name__, reason)
+
+    def _put_back(self, owner: str, items: list[Item]) -> None:
+        """Items nobody started go back to their shard; of a shard that was given up, they run as groups."""
+        if owner in self._schedule.sizes():
+            for item in items:
+                del self._owners[item.index]
+            self._schedule.give_back(owner, items)
+        else:
+            self._suspects.append(items)
+
+    def _give_up(self, member: Member, message: GivenUp) -> None:
+        self._progress.say(f"{member.name} is given up: {message.reason}")
+        if self._crew.working:
+            self._schedule.leave(member.name)
+            return
+        if message.model_error:
+            raise ModelDoesNotLoad(message.reason, "check --model")
+        raise NoWorkerLeft(
+            f"no worker can go on ({member.name}: {message.reason})",
+            "all captions so far are saved; mend this and type the same command again",
+        )
+
+    # ---- record and display ----
+
+    def _look_after_record(self) -> None:
+        now = time.monotonic()
+        waiting = self._record.uncommitted
+        if waiting >= self._settings.checkpoint_every or (waiting and now - self._last_commit >= COMMIT_EVERY):
+            self._record.commit()
+            self._last_commit = time.monotonic()
+        elif not waiting:
+            self._last_commit = now
+        if now - self._last_beat >= _BEAT_EVERY:
+            self._record.beat()
+            self._last_beat = now
+        self._stats.add(self.outcome.captioned, self.outcome.failed, self._crew.members)
+
+    def _show(self) -> None:
+        total = self._feed.read if self._feed.ended else self._count.total
+        self._progress.show(
+            Snapshot(
+                total,
+                self._feed.skipped,
+                self.outcome.captioned,
+                self.outcome.failed,
+                [
+                    WorkerProgress(
+                        member.name,
+                        member.stats.stage if member.stats and member.state == "ready" else member.state,
+                        self._per_worker[member.name]["done"],
+                        self._per_worker[member.name]["failed"],
+                    )
+                    for member in self._crew.members
+                ],
+            )
+        )

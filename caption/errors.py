@@ -1,0 +1,149 @@
+"""Everything that can go wrong, as one tree.
+
+CaptionError                 a run can't begin or can't go on: one sentence for the user, an exit code
+├── UsageError         (2)   a wrong option, an unreadable input, a model that isn't there
+│   ├── InputError
+│   ├── OutputError
+│   └── ModelNotFound
+├── FolderError        (4)   the output folder can't be continued
+│   ├── OtherJob
+│   ├── Busy
+│   └── Damaged
+└── RunError           (5)   no worker can go on
+    ├── ModelDoesNotLoad
+    ├── NoWorkerLeft
+    └── DiskError
+
+ItemError                    one image can't be captioned: the run goes on, ``failed.jsonl`` gets the class name
+├── EmptyFile                zero bytes
+├── NotAnImage               the content is no picture of a known format
+├── Truncated                the picture ends too early or its data are broken
+├── TooLarge                 more pixels than may be decoded
+├── NotAFile                 a pipe, a socket, a device, a folder
+├── Vanished                 gone between the listing and the opening
+├── Unreadable               permission denied, or an error of the disk
+├── DecoderCrashed           the process that decoded it died
+├── DecoderHung              decoding took too long
+├── OutOfMemory              it doesn't fit the device's memory even alone
+├── EngineFailed             the model raised an error on it alone
+└── WorkerDied               each worker that took it alone died
+"""
+
+from __future__ import annotations
+
+
+class CaptionError(Exception):
+    """A run can't begin or can't go on.
+
+    Args:
+        problem: what is wrong and where, without a full stop.
+        remedy: the next step for the user, without a full stop.
+    """
+
+    exit_code = 5
+
+    def __init__(self, problem: str, remedy: str = ""):
+        self.problem, self.remedy = problem, remedy
+        super().__init__(f"{problem}: {remedy}" if remedy else problem)
+
+
+class UsageError(CaptionError):
+    exit_code = 2
+
+
+class InputError(UsageError):
+    pass
+
+
+class OutputError(UsageError):
+    pass
+
+
+class ModelNotFound(UsageError):
+    pass
+
+
+class FolderError(CaptionError):
+    exit_code = 4
+
+
+class OtherJob(FolderError):
+    pass
+
+
+class Busy(FolderError):
+    pass
+
+
+class Damaged(FolderError):
+    pass
+
+
+class RunError(CaptionError):
+    exit_code = 5
+
+
+class ModelDoesNotLoad(RunError):
+    pass
+
+
+class NoWorkerLeft(RunError):
+    pass
+
+
+class DiskError(RunError):
+    pass
+
+
+class ItemError(Exception):
+    """One image can't be captioned; the class name is the row's ``error``."""
+
+    transient = False  # may succeed when tried again
+
+
+class EmptyFile(ItemError):
+    pass
+
+
+class NotAnImage(ItemError):
+    pass
+
+
+class Truncated(ItemError):
+    pass
+
+
+class TooLarge(ItemError):
+    pass
+
+
+class NotAFile(ItemError):
+    pass
+
+
+class Vanished(ItemError):
+    pass
+
+
+class Unreadable(ItemError):
+    transient = True
+
+
+class DecoderCrashed(ItemError):
+    transient = True
+
+
+class DecoderHung(ItemError):
+    transient = True
+
+
+class OutOfMemory(ItemError):
+    transient = True
+
+
+class EngineFailed(ItemError):
+    transient = True
+
+
+class WorkerDied(ItemError):
+    transient = True

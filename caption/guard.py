@@ -1,0 +1,12 @@
+"""Guard: is this text a caption? Each doubt is a flag in the row."""
+
+from __future__ import annotations
+
+
+def check(text: str, finish_reason: str) -> tuple[str, ...]:
+    """The flags of a caption: "empty", and "cut-off" when it ended at the token limit and not at a sentence's end."""
+    if not text.strip():
+        return ("empty",)
+    if finish_reason == "length" and not text.rstrip().endswith((".", "!", "?", "。", "！", "？", "।", "؟")):
+        return ("cut-off",)
+    return ()

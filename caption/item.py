@@ -1,0 +1,40 @@
+"""Item: one thing to do, an image under one prompt."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Change(NamedTuple):
+    """Why an item is tried again, and what is different this time (``failed.jsonl`` and ``retries`` of the row)."""
+
+    reason: str
+    changed: str
+
+
+class Item(NamedTuple):
+    """One image under one prompt; travels from a source to a worker and back by its lease.
+
+    Attributes:
+        index: position in the full input, counted from 0.
+        id: the key of the row; valid Unicode.
+        image: what the row shows as the image.
+        where: the path to open; may hold undecodable bytes as surrogates.
+        seed: seed of the sampled caption.
+        prompt: the item's own prompt, or None for the run's.
+        max_pixels: the item's own pixel budget after a failure, or None for the run's.
+        attempts: how often it has failed by itself so far.
+        retries: one entry for each attempt that failed.
+        extra: further fields that are carried to the row.
+    """
+
+    index: int
+    id: str
+    image: str
+    where: str
+    seed: int
+    prompt: str | None = None
+    max_pixels: int | None = None
+    attempts: int = 0
+    retries: tuple[Change, ...] = ()
+    extra: dict | None = None

@@ -1,0 +1,83 @@
+"""Loader: a process that turns files into the model's inputs, ahead of the GPU.
+
+A picture can crash or hang the C library that decodes it; that ends a loader, never a worker. ``python -m
+caption.loader FD`` is started by a worker's LoaderPool.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from caption.channel import ChildChannel
+from caption.errors import EngineFailed, ItemError
+from caption.item import Item
+from caption.messages import Ref
+from caption.process import child_socket, leave_stopping_to_parent
+
+
+class LoaderSetup(NamedTuple):
+    options: object  # caption.engine.EngineOptions
+    decode: object  # caption.image.DecodeOptions
+
+
+class LoaderReady(NamedTuple):
+    pass
+
+
+class LoaderTask(NamedTuple):
+    ref: Ref
+    item: Item
+
+
+class Loaded(NamedTuple):
+    """Attributes:
+    inputs: name -> array of one image (batch dimension 1), as the engine wants them.
+    width, height: pixels of the upright original.
+    """
+
+    ref: Ref
+    inputs: dict
+    width: int
+    height: int
+
+
+class Refused(NamedTuple):
+    """No inputs: ``error`` names a class below ItemError."""
+
+    ref: Ref
+    error: str
+    message: str
+
+
+def load(task: LoaderTask, preparer, decode) -> Loaded | Refused:
+    """Reads and prepares one image; whatever goes wrong is an answer too."""
+    from caption.image import read_image
+
+    item = task.item
+    try:
+        picture, (width, height) = read_image(item.where, decode)
+        inputs = preparer.prepare(picture, item.prompt, item.max_pixels)
+        return Loaded(task.ref, inputs, width, height)
+    except ItemError as error:
+        return Refused(task.ref, type(error).__name__, str(error))
+    except Exception as error:
+        return Refused(task.ref, EngineFailed.__name__, f"preparing it failed: {type(error).__name__}: {error}")
+
+
+def main() -> None:
+    leave_stopping_to_parent(with_parent=True)
+    channel = ChildChannel(child_socket())
+    try:
+        setup = channel.receive()
+        from caption.engine import load_preparer
+
+        preparer = load_preparer(setup.options, own_process=True)
+        channel.send(LoaderReady())
+        while True:
+            channel.send(load(channel.receive(), preparer, setup.decode))
+    except EOFError:
+        return
+
+
+if __name__ == "__main__":
+    main()

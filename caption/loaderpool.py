@@ -1,0 +1,181 @@
+"""LoaderPool: the loaders of one worker, fed and watched by a thread, replaced when one crashes or hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import threading
+import time
+from collections import deque
+
+from caption.errors import DecoderCrashed, DecoderHung
+from caption.item import Item
+from caption.loader import Loaded, LoaderReady, LoaderSetup, LoaderTask, Refused
+from caption.messages import Ref
+from caption.process import Child
+
+_AHEAD = 2  # tasks sent to a loader: one in work, one to follow
+_STARTS = 3  # loaders that may die in a row before one becomes ready
+
+
+class InlineLoader:
+    """Loading in the worker itself, for an engine that wants no picture (``preparer.needs_image`` is False)."""
+
+    failure = None
+
+    def __init__(self, preparer):
+        self._preparer = preparer
+        self._done: list[Loaded] = []
+        self.loading = 0
+        self.steps = 0
+
+    def submit(self, ref: Ref, item: Item) -> None:
+        self._done.append(Loaded(ref, self._preparer.prepare(None, key=item.id), 0, 0))
+        self.steps += 1
+
+    def take(self, timeout: float = 0) -> list[Loaded]:
+        done, self._done = self._done, []
+        return done
+
+    def close(self) -> None:
+        self._done.clear()
+
+
+class LoaderPool:
+    """Args:
+        count: loader processes.
+        setup: what each is told first.
+        timeout: seconds that one image may take.
+
+    Attributes:
+        loading: images submitted and not yet taken out as Loaded or Refused.
+        steps: images answered, for the watch over progress.
+    """
+
+    def __init__(self, count: int, setup: LoaderSetup, timeout: float):
+        self._setup, self._timeout = setup, timeout
+        self._waiting: deque[LoaderTask] = deque()
+        self._done: deque = deque()
+        self._lock = threading.Condition()
+        self._wake_read, self._wake_write = os.pipe()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._loaders: list[_Loader] = []
+        self._dead_starts = 0
+        self._closing = False
+        self.failure: str | None = None  # why no loader can be started
+        self.loading = 0
+        self.steps = 0
+        for _ in range(count):
+            self._start()
+        self._thread = threading.Thread(target=self._run, name="loaders", daemon=True)
+        self._thread.start()
+
+    def submit(self, ref: Ref, item: Item) -> None:
+        with self._lock:
+            self._waiting.append(LoaderTask(ref, item))
+            self.loading += 1
+        os.write(self._wake_write, b"x")
+
+    def take(self, timeout: float = 0) -> list:
+        """What has been prepared or refused since; waits up to ``timeout`` seconds for the first."""
+        with self._lock:
+            if not self._done and timeout and not self.failure:
+                self._lock.wait(timeout)
+            done = list(self._done)
+            self._done.clear()
+            self.loading -= len(done)
+        return done
+
+    def close(self) -> None:
+        self._closing = True
+        with contextlib.suppress(OSError):
+            os.write(self._wake_write, b"x")
+        self._thread.join(5)
+        for loader in self._loaders:
+            loader.child.close()
+
+    # ---- in the thread ----
+
+    def _run(self) -> None:
+        while not self._closing:
+            timeout = 0.5 if any(loader.tasks for loader in self._loaders) else None
+            for key, _ in self._selector.select(timeout):
+                if key.fd == self._wake_read:
+                    os.read(self._wake_read, 65536)
+                else:
+                    self._listen(key.data)
+            self._watch()
+            self._feed()
+
+    def _start(self) -> None:
+        loader = _Loader(Child("caption.loader", {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}))
+        loader.child.channel.send(self._setup)
+        self._loaders.append(loader)
+        self._selector.register(loader.child.channel, selectors.EVENT_READ, loader)
+
+    def _listen(self, loader: _Loader) -> None:
+        for message in loader.child.channel.receive():
+            if isinstance(message, LoaderReady):
+                loader.ready, self._dead_starts = True, 0
+            else:
+                loader.tasks.popleft()
+                loader.since = time.monotonic()
+                self._answer(message)
+        if loader.child.channel.ended:
+            loader.child.join(5)
+            self._replace(loader, DecoderCrashed.__name__, f"the process that decoded it {loader.child.last_words()}")
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        for loader in list(self._loaders):
+            if loader.ready and loader.tasks and now - loader.since > self._timeout:
+                loader.child.kill()
+                self._replace(loader, DecoderHung.__name__, f"decoding took longer than {self._timeout:g} s")
+
+    def _replace(self, loader: _Loader, error: str, message: str) -> None:
+        self._loaders.remove(loader)
+        self._selector.unregister(loader.child.channel)
+        loader.child.close()
+        tasks = loader.tasks
+        if loader.ready and tasks:
+            self._answer(Refused(tasks.popleft().ref, error, message))
+        elif not loader.ready:
+            self._dead_starts += 1
+        with self._lock:
+            self._waiting.extendleft(reversed(tasks))
+        if self._dead_starts >= _STARTS:
+            with self._lock:
+                self.failure = f"the loader {message.removeprefix('the process that decoded it ')}"
+                self._lock.notify_all()
+        else:
+            self._start()
+
+    def _feed(self) -> None:
+        for _ in range(_AHEAD):
+            for loader in self._loaders:
+                if not loader.ready or len(loader.tasks) >= _AHEAD:
+                    continue
+                with self._lock:
+                    if not self._waiting:
+                        return
+                    task = self._waiting.popleft()
+                if not loader.tasks:
+                    loader.since = time.monotonic()
+                loader.tasks.append(task)
+                loader.child.channel.send(task)
+
+    def _answer(self, answer) -> None:
+        with self._lock:
+            self._done.append(answer)
+            self.steps += 1
+            self._lock.notify_all()
+
+
+class _Loader:
+    def __init__(self, child: Child):
+        self.child = child
+        self.ready = False
+        self.tasks: deque[LoaderTask] = deque()  # sent and unanswered; the first is the one in work
+        self.since = 0.0  # when the first one's turn began

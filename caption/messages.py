@@ -1,0 +1,125 @@
+"""What crosses processes. A ``ref`` is (lease, position in the batch): a result under another lease is dropped."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from caption.item import Item
+
+Ref = tuple[int, int]
+
+
+# coordinator -> worker
+
+
+class Setup(NamedTuple):
+    """First message to a worker: all that it needs to know."""
+
+    name: str
+    options: object  # caption.engine.EngineOptions
+    loaders: int
+    decode: object  # caption.image.DecodeOptions
+    decode_timeout: float
+
+
+class Load(NamedTuple):
+    """Your turn to load the model (loading takes up to twice the memory, so one after the other)."""
+
+
+class Batch(NamedTuple):
+    """Items to caption. ``alone``: run them as one group that nothing else joins, because one of them is suspect."""
+
+    lease: int
+    items: tuple[Item, ...]
+    alone: bool = False
+
+
+class Finish(NamedTuple):
+    """No more batches will come: end when all is done."""
+
+
+class Drain(NamedTuple):
+    """Stop: finish what is inside the engine, leave the rest."""
+
+
+# worker -> coordinator
+
+
+class Hello(NamedTuple):
+    """The process runs and waits for its turn to load."""
+
+    pid: int
+
+
+class Loaded(NamedTuple):
+    seconds: float
+    facts: dict  # what the engine says of itself, for run.json
+
+
+class NotLoaded(NamedTuple):
+    """The model can't be loaded; the worker ends after this."""
+
+    error: str  # class of caption.engine.errors, or "memory"
+    message: str
+
+
+class Started(NamedTuple):
+    """These are about to enter the engine: the only suspects if the worker dies."""
+
+    refs: tuple[Ref, ...]
+
+
+class Result(NamedTuple):
+    """One caption: as the engine gave it, with what the loader saw of the picture."""
+
+    ref: Ref
+    caption: str
+    raw: str | None
+    finish_reason: str
+    tokens: int
+    width: int
+    height: int
+    seconds: float
+    flags: tuple[str, ...]
+
+
+class Captioned(NamedTuple):
+    results: tuple[Result, ...]
+
+
+class Failure(NamedTuple):
+    """An item that failed by itself. ``error`` is the name of a class below caption.errors.ItemError."""
+
+    ref: Ref
+    error: str
+    message: str
+
+
+class Failed(NamedTuple):
+    failures: tuple[Failure, ...]
+
+
+class Broken(NamedTuple):
+    """The device is unusable for this process; it ends after this and its started items are suspect."""
+
+    message: str
+
+
+class Stats(NamedTuple):
+    """Sent about once a second by a thread of its own, so it also says that the process lives.
+
+    Attributes:
+        stage: "loading", "waiting", "preprocessing" or "generating".
+        waited: seconds since the start in which the engine was ready but had nothing prepared.
+        busy: seconds since the start inside the engine.
+        steps: counts up whenever the engine or a loader got something done.
+    """
+
+    stage: str
+    waited: float
+    busy: float
+    steps: int
+
+
+class Left(NamedTuple):
+    """Last word of a worker that ends as told."""

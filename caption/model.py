@@ -1,0 +1,121 @@
+"""Model: from what the user typed to a local folder and to what identifies its content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from caption.engine import is_null
+from caption.errors import ModelNotFound
+
+EMBEDDED = {"shapes": Path(__file__).parent / "models" / "shapes"}
+SMALL_MODELS = "--model shapes (embedded) or --model HuggingFaceTB/SmolVLM-256M-Instruct"
+
+_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "merges*"]
+_PICKLES = ["*.bin", "*.pt", "*.pth"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Attributes:
+    name: what the user typed.
+    folder: where its files are; for the do-nothing engine, its name.
+    identity: changes when a file of it changes: the commit on the hub, or a hash of the folder's content.
+    gigabytes: of weights; 0.0 where it isn't known.
+    """
+
+    name: str
+    folder: str
+    identity: str
+    gigabytes: float
+
+
+def find_model(name: str, revision: str | None, remote_code: bool, pickles: bool) -> Model:
+    """Finds a model, and downloads it where it is not here yet.
+
+    Args:
+        revision: of a model on the hub.
+        remote_code: also fetch its Python files.
+        pickles: also fetch weights that are not safetensors.
+
+    Raises:
+        ModelNotFound: there is no such folder, or the hub has no such model or can't be reached.
+    """
+    if is_null(name):
+        return Model(name, name, name, 0.0)
+    folder = EMBEDDED.get(name, Path(name).expanduser())
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelNotFound(f"the folder {folder} holds no model", "it should have a config.json")
+        return Model(name, os.fspath(folder), f"content {_content_hash(folder)}", _gigabytes(folder))
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", name):
+        raise ModelNotFound(f"there is no model folder {name}", "check --model")
+    snapshot = _download(name, revision, _FILES + (["*.py"] if remote_code else []) + (_PICKLES if pickles else []))
+    return Model(name, os.fspath(snapshot), f"commit {snapshot.name}", _gigabytes(snapshot))
+
+
+def billions(name: str) -> float:
+    """Parameters in billions as far as the name tells ("Qwen2.5-VL-7B"); 0.0 where it does not."""
+    sizes = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)([bBmM])(?![a-zA-Z])", name.replace("_", "-"))
+    return max((float(number) / (1 if unit in "bB" else 1000) for number, unit in sizes), default=0.0)
+
+
+def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except hub.GatedRepoError as error:
+        raise ModelNotFound(
+            f"the model {name} asks for a permission", "accept its terms and run hf auth login"
+        ) from error
+    except hub.RevisionNotFoundError as error:
+        raise ModelNotFound(f"the model {name} has no revision {revision}", "check --revision") from error
+    except hub.RepositoryNotFoundError as error:
+        raise ModelNotFound(f"there is no model {name} on the hub, and no such folder", "check --model") from error
+    except (hub.HfHubHTTPError, hub.LocalEntryNotFoundError, OSError, hub.HFValidationError) as error:
+        raise ModelNotFound(
+            f"the model {name} is no folder here, not in the cache, and the hub can't be reached",
+            f"check the name and the network, or give a folder; to try without: {SMALL_MODELS.split(' or ')[0]}",
+        ) from error
+
+
+def _model_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
+def _content_hash(folder: Path) -> str:
+    """Hash of all names and bytes; files in parallel, because hashing and reading release the interpreter."""
+    paths = [path for path in _model_files(folder) if path.suffix.lower() != ".md"]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        digests = list(pool.map(_file_hash, paths))
+    total = hashlib.blake2b(digest_size=16)
+    for path, digest in zip(paths, digests, strict=True):
+        total.update(path.relative_to(folder).as_posix().encode(errors="surrogateescape") + b"\0" + digest)
+    return total.hexdigest()
+
+
+def _file_hash(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+    except OSError as error:
+        raise ModelNotFound(f"can't read {path} of the model: {error.strerror}", "check its permissions") from error
+
+
+def _gigabytes(folder: Path) -> float:
+    total = 0
+    for path in _model_files(folder):
+        if path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+    return total / 1e9

@@ -1,0 +1,135 @@
+"""Options: the settings from their layers. Command line beats environment beats file beats default."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from caption import __version__
+from caption.errors import UsageError
+from caption.settings import GROUPS, OPTIONS, Settings
+
+_EPILOG = """exit codes: 0 finished, 2 wrong use, 3 finished with failures (--strict) or without one caption,
+4 the output folder can't be continued, 5 no worker can go on, 130 Ctrl-C, 143 SIGTERM.
+Each option can also stand in a YAML file (--config) or in the environment (CAPTION_BATCH_SIZE=16)."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, f"see {self.prog} --help")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line, made from ``OPTIONS``."""
+    parser = _Parser(
+        prog="python -m caption.run",
+        description="Put a caption on every picture of a folder; type the same command again to go on.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("input", metavar="INPUT", nargs="?", help=OPTIONS["input"].help)
+    for group, title in GROUPS.items():
+        section = parser.add_argument_group(title)
+        for option in OPTIONS.values():
+            if option.group == group and option.name != "input":
+                _add(section, option)
+    settings = parser.add_argument_group("Settings")
+    settings.add_argument("--config", metavar="FILE", help="YAML file with options (max_new_tokens: 128)")
+    settings.add_argument("--print-config", action="store_true", help="print each setting and where it is from")
+    settings.add_argument("--version", action="version", version=f"caption {__version__}")
+    return parser
+
+
+def _add(section: argparse._ArgumentGroup, option) -> None:
+    help = option.help.replace("%", "%%")
+    if option.type is bool:
+        section.add_argument(option.flag, action=argparse.BooleanOptionalAction, help=help)
+        return
+    if option.default not in (None, ""):
+        help += f" (default {option.default})"
+    metavar = option.metavar or "{" + ",".join(option.choices) + "}"
+    section.add_argument(option.flag, metavar=metavar, help=help)
+
+
+def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> tuple[Settings, dict[str, str]]:
+    """The effective settings, and for each the layer that it is from.
+
+    Raises:
+        UsageError: an unknown option or key, or a value that its check refuses.
+    """
+    given = vars(make_parser().parse_args(argv))
+    file = given.pop("config", None) or environment.get("CAPTION_CONFIG")
+    given.pop("print_config", None)
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(OPTIONS, "default")
+
+    def layer(name: str, value: Any, where: str, origin: str) -> None:
+        values[name] = OPTIONS[name].parse(value, where)
+        origins[name] = origin
+
+    for key, value in (_read_file(file) if file else {}).items():
+        layer(key, value, f"{file}: {key}", f"file {file}")
+    for option in OPTIONS.values():
+        if option.variable in environment:
+            layer(option.name, environment[option.variable], option.variable, f"environment {option.variable}")
+    _refuse_unknown_variables(environment)
+    for name, value in given.items():
+        layer(name, value, "INPUT" if name == "input" else OPTIONS[name].flag, "command line")
+    settings = Settings(**values)
+    for name, shown in (("input", "INPUT, a folder of pictures"), ("output", "--output, a folder for the captions")):
+        if not getattr(settings, name):
+            raise UsageError(f"{shown}, is missing", "python -m caption.run INPUT --output OUT")
+    return settings, origins
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file)
+    except OSError as error:
+        raise UsageError(f"can't read the settings in {path}: {error.strerror}", "check --config") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = path if line is None else f"{path}, line {line + 1}"
+        raise UsageError(f"{where} is no YAML", "write one 'option: value' a line") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no options", "write one 'option: value' a line")
+    named = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in OPTIONS:
+            raise UsageError(f"{path}: there is no option {key!r}", _nearest(name, OPTIONS))
+        named[name] = value
+    return named
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    known = {option.variable for option in OPTIONS.values()} | {"CAPTION_CONFIG"}
+    for variable in environment:
+        if variable.startswith("CAPTION_") and variable not in known:
+            raise UsageError(f"the environment variable {variable} is no option", _nearest(variable, known))
+
+
+def _nearest(name: str, known) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else "see --help for all of them"
+
+
+def shown_settings(settings: Settings, origins: Mapping[str, str]) -> str:
+    """The effective settings as YAML, each with where it is from."""
+    import yaml
+
+    lines = []
+    for name in OPTIONS:
+        value = yaml.safe_dump({name: getattr(settings, name)}, allow_unicode=True, width=10**6).strip()
+        lines.append(f"{value:<40} # {origins[name]}")
+    return "\n".join(lines)

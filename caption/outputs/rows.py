@@ -1,0 +1,49 @@
+"""Rows: the lines of ``captions.jsonl`` and ``failed.jsonl``."""
+
+from __future__ import annotations
+
+import orjson
+
+from caption.item import Item
+from caption.messages import Result
+
+CAPTIONS = "captions.jsonl"
+FAILED = "failed.jsonl"
+
+
+def caption_row(item: Item, result: Result) -> bytes:
+    """One line of ``captions.jsonl``, without its newline."""
+    row = {
+        "id": item.id,
+        "image": item.image,
+        "caption": result.caption,
+        "finish_reason": result.finish_reason,
+        "tokens": result.tokens,
+        "width": result.width,
+        "height": result.height,
+        "seed": item.seed,
+        "seconds": result.seconds,
+        "attempts": item.attempts + 1,
+        "flags": result.flags,
+    }
+    if item.retries:
+        row["retries"] = [{"reason": change.reason, "changed": change.changed} for change in item.retries]
+    if item.prompt is not None:
+        row["prompt"] = item.prompt
+    if result.raw is not None:
+        row["raw"] = result.raw
+    if item.extra:
+        row["extra"] = item.extra
+    return orjson.dumps(row)
+
+
+def failed_row(item: Item, error: str, message: str) -> bytes:
+    """One line of ``failed.jsonl``, without its newline; ``error`` is the name of an ItemError."""
+    row = {
+        "id": item.id,
+        "image": item.image,
+        "error": error,
+        "message": message.encode(errors="replace").decode(),
+        "attempts": item.attempts + 1,
+    }
+    return orjson.dumps(row)

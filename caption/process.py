@@ -1,0 +1,119 @@
+"""Process: how child processes are started and how they end with their parent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from caption.channel import Channel
+
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[1])
+_STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_PR_SET_PDEATHSIG = 1
+
+
+@contextlib.contextmanager
+def _stop_signals_blocked():
+    """A child inherits the mask, so that a Ctrl-C before its first line prints no traceback of the interpreter."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_stopping_to_parent(with_parent: bool) -> None:
+    """In a child: a Ctrl-C or SIGTERM to the whole process group is the coordinator's to answer.
+
+    Args:
+        with_parent: also be killed by the kernel (Linux) when the thread that started this process ends, because
+            code that never returns to Python would not notice the closed channel.
+    """
+    for stop in _STOP_SIGNALS:
+        signal.signal(stop, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+    if with_parent and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Child:
+    """A child process with a channel, its error output kept for the message that says why it died.
+
+    Args:
+        module: started as ``python -m module FD``, FD being its end of the channel.
+        environment: variables to add to this process's own; None removes one.
+    """
+
+    def __init__(self, module: str, environment: dict[str, str | None]):
+        env = {**os.environ, **{key: value for key, value in environment.items() if value is not None}}
+        for key, value in environment.items():
+            if value is None:
+                env.pop(key, None)
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
+        ours, theirs = socket.socketpair()
+        self._words = tempfile.TemporaryFile()
+        with theirs, _stop_signals_blocked():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, str(theirs.fileno())],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=self._words,
+                stderr=self._words,
+                pass_fds=[theirs.fileno()],
+            )
+        self.channel = Channel(ours)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    def join(self, timeout: float) -> bool:
+        """Waits up to ``timeout`` seconds for the end; True if it has ended."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Kills it if it still runs, and frees what the parent holds of it."""
+        self.kill()
+        self._process.wait()
+        self.channel.close()
+        self._words.close()
+
+    def last_words(self, limit: int = 300) -> str:
+        """How it ended: the signal or exit status, and the last line that it printed."""
+        status = self._process.poll()
+        if status is None:
+            how = "stopped answering"
+        elif status < 0:
+            name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
+            how = f"was killed by {name}"
+        else:
+            how = f"ended with status {status}"
+        self._words.seek(0, os.SEEK_END)
+        self._words.seek(max(0, self._words.tell() - 4096))
+        lines = [line for line in self._words.read().decode(errors="replace").splitlines() if line.strip()]
+        return f"{how} ({lines[-1].strip()[:limit]})" if lines and status else how
+
+
+def child_socket() -> socket.socket:
+    """In a child started by ``Child``: its end of the channel, closed for its own children."""
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock.set_inheritable(False)
+    return sock

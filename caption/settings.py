@@ -1,0 +1,231 @@
+"""Settings: every option once, with its default, help and check, for command line, YAML file and environment.
+
+An option is marked ``caption`` when it can change a caption: it is then part of the job's fingerprint and can't change
+between two runs into one folder. All others are ``free``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from caption.errors import UsageError
+from caption.schedule import KINDS
+
+DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
+DEFAULT_PROMPT = "Describe this image in detail."
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line, the README and the checks know of a field."""
+
+    name: str
+    type: type
+    optional: bool
+    default: Any
+    help: str
+    group: str
+    mark: str
+    choices: tuple[str, ...] | None
+    metavar: str | None
+    check: Callable[[Any], str | None] | None
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return "CAPTION_" + self.name.upper()
+
+    def parse(self, value: Any, where: str) -> Any:
+        """A value of the option's type from text or from YAML.
+
+        Raises:
+            UsageError: it is of another type, or the option's check refuses it.
+        """
+        if value is None and self.optional:
+            return None
+        try:
+            parsed = self._convert(value)
+        except (TypeError, ValueError):
+            raise UsageError(f"{where}: {value!r} is no {_TYPES[self.type]}", f"see {self.flag} in --help") from None
+        if self.choices and parsed not in self.choices:
+            raise UsageError(f"{where}: {value!r} is not known", f"choose one of {', '.join(self.choices)}")
+        problem = self.check(parsed) if self.check else None
+        if problem:
+            raise UsageError(f"{where}: {value!r} {problem}", f"see {self.flag} in --help")
+        return parsed
+
+    def _convert(self, value: Any) -> Any:
+        if self.type is bool:
+            if isinstance(value, bool):
+                return value
+            return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False,
+                    "off": False}[str(value).lower()] if str(value).lower() in _WORDS else _refuse()  # fmt: skip
+        if isinstance(value, bool) or (self.type is int and isinstance(value, float)):
+            _refuse()
+        if self.type is str and isinstance(value, list):
+            return ",".join(map(str, value))
+        return self.type(value)
+
+
+_TYPES = {int: "whole number", float: "number", str: "text", bool: "yes or no"}
+_WORDS = {"1", "true", "yes", "on", "0", "false", "no", "off"}
+
+
+def _refuse():
+    raise ValueError
+
+
+def _at_least(low: float) -> Callable[[Any], str | None]:
+    return lambda value: None if value >= low else f"is less than {low}"
+
+
+def _above_zero_to_one(value: float) -> str | None:
+    return None if 0 < value <= 1 else "is not above 0 and at most 1"
+
+
+def _option(default: Any, help: str, *, group: str, mark: str, choices=None, metavar=None, check=None) -> Any:
+    return dataclasses.field(
+        default=default,
+        metadata={"help": help, "group": group, "mark": mark, "choices": choices, "metavar": metavar, "check": check},
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run, as the user wants it. Built by ``caption.options`` from its layers, or by hand in Python."""
+
+    input: str = _option("", "folder of pictures", group="data", mark="caption", metavar="INPUT")
+    output: str = _option(
+        "", "folder for rows, checkpoint and statistics; the same one again resumes", group="data", mark="free",
+        metavar="OUT",
+    )  # fmt: skip
+    limit: int | None = _option(
+        None, "only the first N images of the input", group="data", mark="free", metavar="N", check=_at_least(1)
+    )
+    max_pixels_decoded: int = _option(
+        200_000_000, "larger pictures are refused, not decoded", group="data", mark="free", metavar="N",
+        check=_at_least(1),
+    )  # fmt: skip
+
+    model: str = _option(
+        DEFAULT_MODEL, "hub id or folder of an image-text-to-text model; `shapes` is a tiny embedded one for trying",
+        group="model", mark="caption", metavar="ID|DIR",
+    )  # fmt: skip
+    revision: str | None = _option(
+        None, "branch, tag or commit of the model on the hub", group="model", mark="caption", metavar="REV"
+    )
+    trust_remote_code: bool = _option(False, "allow the model's own Python code to run", group="model", mark="caption")
+    allow_pickled_weights: bool = _option(
+        False, "also load weights that are not safetensors (a pickle can run code)", group="model", mark="free"
+    )
+    dtype: str = _option(
+        "auto", "precision of the weights; auto is fp16 on a GPU and fp32 on a CPU", group="model", mark="caption",
+        choices=("auto", "fp16", "bf16", "fp32"),
+    )  # fmt: skip
+
+    prompt: str = _option(DEFAULT_PROMPT, "what the model is asked", group="caption", mark="caption", metavar="TEXT")
+    max_new_tokens: int = _option(
+        256, "a caption ends here at the latest", group="caption", mark="caption", metavar="N", check=_at_least(1)
+    )
+    num_beams: int = _option(
+        1, "beams of a beam search", group="caption", mark="caption", metavar="N", check=_at_least(1)
+    )
+    temperature: float = _option(
+        0.0, "0 takes the likeliest word, more draws by the image's seed", group="caption", mark="caption",
+        metavar="T", check=_at_least(0),
+    )  # fmt: skip
+    top_p: float = _option(
+        1.0, "draw from the likeliest words that make up this share", group="caption", mark="caption", metavar="P",
+        check=_above_zero_to_one,
+    )  # fmt: skip
+    top_k: int = _option(
+        0, "draw from the K likeliest words; 0 is all", group="caption", mark="caption", metavar="K",
+        check=_at_least(0),
+    )  # fmt: skip
+    repetition_penalty: float = _option(
+        1.0, "above 1 makes words that stand already less likely", group="caption", mark="caption", metavar="R",
+        check=lambda value: None if value > 0 else "is not above 0",
+    )  # fmt: skip
+    seed: int = _option(
+        0, "seed of the first image; the image at position i gets SEED + i", group="caption", mark="caption",
+        metavar="SEED", check=lambda value: None if 0 <= value < 2**62 else "is not between 0 and 2^62",
+    )  # fmt: skip
+    max_pixels: int = _option(
+        1_310_720, "larger pictures are scaled down to this many pixels", group="caption", mark="caption",
+        metavar="N", check=_at_least(1),
+    )  # fmt: skip
+
+    device: str = _option(
+        "auto", "where to compute; auto is the GPUs if there are any", group="machine", mark="free",
+        choices=("auto", "cuda", "cpu", "mps"),
+    )  # fmt: skip
+    gpus: str = _option(
+        "all", "all, free (those with the most free memory first) or numbers: 0,2", group="machine", mark="free",
+        metavar="LIST",
+    )  # fmt: skip
+    num_gpus: int | None = _option(
+        None, "use only N of them", group="machine", mark="free", metavar="N", check=_at_least(1)
+    )
+    workers: int = _option(
+        1, "worker processes on a CPU; on GPUs it is one a GPU", group="machine", mark="free", metavar="N",
+        check=_at_least(1),
+    )  # fmt: skip
+    batch_size: int = _option(
+        8, "images side by side on one GPU", group="machine", mark="free", metavar="N", check=_at_least(1)
+    )
+    loaders: int | None = _option(
+        None, "processes a worker that decode and prepare ahead of it; default by the number of cores",
+        group="machine", mark="free", metavar="N", check=_at_least(1),
+    )  # fmt: skip
+    schedule: str = _option(
+        "dynamic", "dynamic: an idle worker takes from the longest shard; round-robin: image i to worker i mod N; "
+        "lockstep: round-robin in rounds that all end before the next", group="machine", mark="free", choices=KINDS,
+    )  # fmt: skip
+
+    max_retries: int = _option(
+        3, "an image that failed by itself is tried again this often", group="run", mark="free", metavar="N",
+        check=_at_least(0),
+    )  # fmt: skip
+    decode_timeout: float = _option(
+        60.0, "seconds after which decoding one picture is given up", group="run", mark="free", metavar="S",
+        check=_at_least(0.1),
+    )  # fmt: skip
+    checkpoint_every: int = _option(
+        1000, "commit after this many images, and every 30 s", group="run", mark="free", metavar="N",
+        check=_at_least(1),
+    )  # fmt: skip
+    strict: bool = _option(False, "end with status 3 if any image failed", group="run", mark="free")
+    dry_run: bool = _option(False, "show what would be done and by whom, and do nothing", group="run", mark="free")
+
+
+GROUPS = {
+    "data": "Data",
+    "model": "Model",
+    "caption": "Caption",
+    "machine": "Machine",
+    "run": "Run",
+}
+
+
+def _describe(field: dataclasses.Field, hint: Any) -> Option:
+    optional = isinstance(hint, types.UnionType)
+    kind = next(part for part in typing.get_args(hint) if part is not type(None)) if optional else hint
+    return Option(name=field.name, type=kind, optional=optional, default=field.default, **field.metadata)
+
+
+OPTIONS: dict[str, Option] = {
+    field.name: _describe(field, typing.get_type_hints(Settings)[field.name]) for field in dataclasses.fields(Settings)
+}
+
+
+def caption_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that can change a caption, for the fingerprint."""
+    return {name: getattr(settings, name) for name, option in OPTIONS.items() if option.mark == "caption"}

@@ -1,0 +1,303 @@
+"""Worker: one GPU's life. ``python -m caption.worker FD`` is started by a launcher; FD is its end of the channel.
+
+It waits for its turn to load the model, then captions what it is handed until it is told to end. Loaders prepare
+ahead of it. It writes no output: all goes through the channel to the coordinator.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections import deque
+
+from caption import guard
+from caption.channel import ChildChannel
+from caption.errors import EngineFailed, OutOfMemory
+from caption.loader import Loaded as Prepared
+from caption.loader import LoaderSetup
+from caption.loaderpool import InlineLoader, LoaderPool
+from caption.messages import (
+    Batch,
+    Broken,
+    Captioned,
+    Drain,
+    Failed,
+    Failure,
+    Finish,
+    Hello,
+    Left,
+    Load,
+    Loaded,
+    NotLoaded,
+    Ref,
+    Result,
+    Setup,
+    Started,
+    Stats,
+)
+from caption.process import child_socket, leave_stopping_to_parent
+
+_STATS_EVERY = 1.0  # seconds
+_WAIT = 0.2  # seconds between looks at the mail while there is nothing to do
+
+
+class Worker:
+    """Args:
+    channel: to the coordinator.
+    setup: what it said first.
+    """
+
+    def __init__(self, channel: ChildChannel, setup: Setup):
+        self._channel, self._setup = channel, setup
+        self._mail: queue.SimpleQueue = queue.SimpleQueue()
+        self._engine = None
+        self._loaders = None
+        self._finishing = self._draining = False
+        self._ready: deque[Prepared] = deque()  # prepared and free to join any group
+        self._suspects: dict[int, list[Prepared]] = {}  # lease -> a batch that must run alone, as far as prepared
+        self._missing: dict[int, int] = {}  # lease -> how many of that batch are still in the loaders
+        self._groups: deque[list[Prepared]] = deque()  # groups that run by themselves, one after the other
+        self._inside: dict[Ref, tuple[Prepared, float]] = {}  # what the engine holds, and since when
+        self._capacity = sys.maxsize  # images side by side that memory is known to bear
+        self._items: dict[Ref, object] = {}
+        self._stage, self._since = "loading", time.monotonic()
+        self._seconds = dict.fromkeys(("loading", "waiting", "preprocessing", "generating"), 0.0)
+        self._steps = 0
+
+    def run(self) -> None:
+        """Returns when told to end; raises EOFError when the coordinator is gone."""
+        threading.Thread(target=self._listen, name="mail", daemon=True).start()
+        self._channel.send(Hello(os.getpid()))
+        self._loaders = self._start_loaders()
+        threading.Thread(target=self._beat, name="stats", daemon=True).start()
+        if not isinstance(self._mail.get(), Load) or not self._load():
+            return
+        while self._turn():
+            pass
+        self._channel.send(Left())
+
+    # ---- mail ----
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                self._mail.put(self._channel.receive())
+        except EOFError:
+            os._exit(1)  # the coordinator is gone: nobody would keep what is still computed
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(_STATS_EVERY)
+            seconds, stage, since = dict(self._seconds), self._stage, self._since
+            seconds[stage] += time.monotonic() - since
+            self._channel.send(
+                Stats(
+                    stage,
+                    seconds["waiting"] + seconds["preprocessing"],
+                    seconds["generating"],
+                    self._steps + self._loaders.steps,
+                )
+            )
+
+    def _enter(self, stage: str) -> None:
+        now = time.monotonic()
+        self._seconds[self._stage] += now - self._since
+        self._stage, self._since = stage, now
+
+    def _read_mail(self, wait: float) -> None:
+        while True:
+            try:
+                message = self._mail.get(timeout=wait) if wait else self._mail.get_nowait()
+            except queue.Empty:
+                return
+            wait = 0
+            if isinstance(message, Batch):
+                self._accept(message)
+            elif isinstance(message, Finish):
+                self._finishing = True
+            elif isinstance(message, Drain):
+                self._draining = True
+
+    def _accept(self, batch: Batch) -> None:
+        if batch.alone:
+            self._suspects[batch.lease], self._missing[batch.lease] = [], len(batch.items)
+        for position, item in enumerate(batch.items):
+            self._items[batch.lease, position] = item
+            self._loaders.submit((batch.lease, position), item)
+
+    # ---- loading ----
+
+    def _start_loaders(self) -> InlineLoader | LoaderPool:
+        from caption.engine import is_null, load_preparer
+
+        setup = self._setup
+        if is_null(setup.options.model):
+            return InlineLoader(load_preparer(setup.options))
+        return LoaderPool(setup.loaders, LoaderSetup(setup.options, setup.decode), setup.decode_timeout)
+
+    def _load(self) -> bool:
+        from caption.engine import ModelError, classify, load_engine
+
+        started = time.monotonic()
+        try:
+            self._engine = load_engine(self._setup.options)
+        except ModelError as error:
+            self._channel.send(NotLoaded(type(error).__name__, str(error)))
+            return False
+        except Exception as error:
+            kind = "memory" if classify(error) == "memory" else "DoesNotLoad"
+            self._channel.send(NotLoaded(kind, f"{type(error).__name__}: {error}"))
+            return False
+        self._enter("waiting")
+        self._channel.send(Loaded(time.monotonic() - started, self._engine.describe()))
+        return True
+
+    # ---- one turn: mail, loaders, engine ----
+
+    def _turn(self) -> bool:
+        idle = not self._items
+        self._enter("waiting" if idle else "preprocessing")
+        self._read_mail(_WAIT if idle else 0)
+        if self._loaders.failure:
+            self._channel.send(Broken(self._loaders.failure))
+            return False
+        if not self._inside and (self._draining or (self._finishing and not self._items)):
+            return False
+        # Only while the engine is empty is there nothing better to do than to wait for the loaders.
+        self._sort(self._loaders.take(0 if idle or self._inside or self._group_is_ready() else _WAIT))
+        return self._run_engine()
+
+    def _sort(self, prepared: list) -> None:
+        failures = []
+        for answer in prepared:
+            if isinstance(answer, Prepared):
+                self._suspects.get(answer.ref[0], self._ready).append(answer)
+            else:
+                del self._items[answer.ref]
+                failures.append(Failure(answer.ref, answer.error, answer.message))
+            self._complete_suspects(answer.ref[0])
+        if failures:
+            self._channel.send(Failed(tuple(failures)))
+
+    def _complete_suspects(self, lease: int) -> None:
+        """Counts one answer of a suspect batch; after its last one the group can run."""
+        if lease in self._suspects:
+            self._missing[lease] -= 1
+            if not self._missing[lease]:
+                del self._missing[lease]
+                group = self._suspects.pop(lease)
+                if group:
+                    self._groups.append(group)
+
+    def _group_is_ready(self) -> bool:
+        full = len(self._ready) >= self._free() or not self._loaders.loading
+        return bool(self._groups) or (bool(self._ready) and full)
+
+    def _free(self) -> int:
+        return min(self._engine.free, self._capacity - len(self._inside))
+
+    def _run_engine(self) -> bool:
+        try:
+            self._admit()
+            if not self._inside:
+                return True
+            self._enter("generating")
+            answers = self._engine.step()
+        except Exception as error:
+            return self._survive(error)
+        self._steps += 1
+        if answers:
+            self._report(answers)
+        return True
+
+    def _admit(self) -> None:
+        """Lets in what there is room for: a group that must run alone when the engine is empty, else what is ready."""
+        if self._draining or (self._groups and self._inside):
+            return
+        if self._groups:
+            group = self._groups.popleft()
+            room = self._free()
+            if group[room:]:
+                self._groups.appendleft(group[room:])
+            self._enter_engine(group[:room])
+        elif self._ready and (self._inside or self._group_is_ready()):
+            self._enter_engine([self._ready.popleft() for _ in range(min(self._free(), len(self._ready)))])
+
+    def _enter_engine(self, group: list[Prepared]) -> None:
+        from caption.engine import Request
+
+        if not group:
+            return
+        self._channel.send(Started(tuple(prepared.ref for prepared in group)))
+        now = time.monotonic()
+        for prepared in group:
+            self._inside[prepared.ref] = prepared, now
+        self._engine.admit([Request(one.ref, one.inputs, self._items[one.ref].seed) for one in group])
+
+    def _survive(self, error: Exception) -> bool:
+        """The engine raised: find out whose fault it is. False if the process can't go on."""
+        from caption.engine import classify
+
+        kind = classify(error)
+        if kind == "device":
+            self._channel.send(Broken(f"{type(error).__name__}: {error}"))
+            return False
+        group = [prepared for prepared, _ in self._inside.values()]
+        self._inside.clear()
+        self._engine.reset()
+        if kind == "memory":
+            self._capacity = max(1, min(self._capacity, len(group)) // 2)
+        if len(group) > 1:
+            half = (len(group) + 1) // 2
+            self._groups.extendleft([group[half:], group[:half]])
+        else:
+            name = OutOfMemory.__name__ if kind == "memory" else EngineFailed.__name__
+            del self._items[group[0].ref]
+            self._channel.send(Failed((Failure(group[0].ref, name, f"{type(error).__name__}: {error}"),)))
+        self._steps += 1
+        return True
+
+    def _report(self, answers: list) -> None:
+        now, results = time.monotonic(), []
+        for answer in answers:
+            prepared, since = self._inside.pop(answer.key)
+            del self._items[answer.key]
+            flags = (*answer.flags, *guard.check(answer.text, answer.finish_reason))
+            results.append(
+                Result(
+                    ref=answer.key,
+                    caption=answer.text,
+                    raw=None,
+                    finish_reason=answer.finish_reason,
+                    tokens=answer.tokens,
+                    width=prepared.width,
+                    height=prepared.height,
+                    seconds=round(now - since, 3),
+                    flags=flags,
+                )
+            )
+        self._channel.send(Captioned(tuple(results)))
+
+    def close(self) -> None:
+        if self._loaders:
+            self._loaders.close()
+
+
+def main() -> None:
+    leave_stopping_to_parent(with_parent=True)
+    channel = ChildChannel(child_socket())
+    try:
+        worker = Worker(channel, channel.receive())
+        worker.run()
+        worker.close()
+    except EOFError:
+        pass
+    sys.stdout.flush()
+    os._exit(0)  # threads of libraries must not hold up an end that has been announced
+
+
+if __name__ == "__main__":
+    main()
