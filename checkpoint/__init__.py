@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from . import durable
+from .check import check
 from .errors import Broken, Busy, Damaged, Error, Full, Mismatch, full
 from .lock import Holder, Lost
-from .record import FILES, Record
+from .paths import FILES
+from .record import Record
+from .repair import repair
 from .view import View, read
 
 __all__ = [
-    "FILES", "Broken", "Busy", "Damaged", "Error", "Full", "Holder", "Lost", "Mismatch", "Record", "View", "durable",
-    "open", "read",
+    "FILES", "Broken", "Busy", "Damaged", "Error", "Full", "Holder", "Lost", "Mismatch", "Record", "View", "check",
+    "durable", "open", "read", "repair",
 ]  # fmt: skip
 
 BLOCK = 4096  # bytes; what a new file or folder takes at least

@@ -26,12 +26,16 @@ class IdSet:
         self._first, self._second = first, second[order]
         self._recent: set[bytes] = set()
 
+    @classmethod
+    def of(cls, digests: Sequence[bytes]) -> "IdSet":
+        return cls(*halves(digests))
+
     def __len__(self) -> int:
         return len(self._first) + len(self._recent)
 
     def contains(self, digests: Sequence[bytes]) -> np.ndarray:
         """Bool array of len(digests)."""
-        found = self._sorted_contains(*_halves(digests))
+        found = self.contains_halves(*halves(digests))
         if self._recent:
             found |= np.fromiter(map(self._recent.__contains__, digests), bool, len(digests))
         return found
@@ -42,23 +46,15 @@ class IdSet:
         if len(self._recent) >= RECENT:
             self._merge()
 
-    def discard(self, digests: Sequence[bytes]) -> None:
-        """Drops those that are in the set."""
-        self._merge()
-        gone = IdSet(*_halves(digests))
-        keep = ~gone._sorted_contains(self._first, self._second)
-        self._first, self._second = self._first[keep], self._second[keep]
-
-    def repeated(self) -> int:
-        """How many digests are in the set more than once: zero, unless it was built from a bad file."""
-        self._merge()
+    def repeated(self) -> list[bytes]:
+        """Digests that the arrays hold more than once: none, unless the set was built from a bad file."""
         same = np.flatnonzero(self._first[1:] == self._first[:-1])
-        # Equal first halves are chance (rare) or repetition: only these few are looked at one by one.
-        near = np.unique(np.concatenate([same, same + 1]))
-        pairs = np.stack([self._first[near], self._second[near]], axis=1)
-        return len(pairs) - len(np.unique(pairs, axis=0))
+        near = np.union1d(same, same + 1)  # equal first halves are repetition or, rarely, chance
+        pairs, counts = np.unique(np.stack([self._first[near], self._second[near]], axis=1), axis=0, return_counts=True)
+        return [pair.tobytes() for pair in pairs[counts > 1]]
 
-    def _sorted_contains(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    def contains_halves(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Bool array of n for digests given as two uint64 arrays of n; the recent ones are not looked at."""
         found = np.zeros(len(first), bool)
         if not len(self._first):
             return found
@@ -78,7 +74,7 @@ class IdSet:
     def _merge(self) -> None:
         if not self._recent:
             return
-        first, second = _halves(list(self._recent))
+        first, second = halves(list(self._recent))
         self._recent = set()
         order = np.argsort(first)
         first, second = first[order], second[order]
@@ -87,6 +83,7 @@ class IdSet:
         self._second = np.insert(self._second, place, second)
 
 
-def _halves(digests: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+def halves(digests: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """n digests as two uint64 arrays of n."""
     pairs = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
     return pairs[:, 0].copy(), pairs[:, 1].copy()

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+FILES = ("captions.jsonl", "failed.jsonl")
+
 
 class Paths:
     """Where the parts of the record of the output folder `out` lie."""

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from . import disk, durable, ids, index, rows
+from . import disk, durable, ids, index, rewrite, rows
 from . import state as states
+from .check import problems
 from .damage import check_sizes, locate
 from .errors import Broken, Damaged, Mismatch
 from .index import Index
@@ -22,16 +23,13 @@ from .paths import Paths
 from .rows import RowFile
 from .state import Extent, State
 
-FILES = ("captions.jsonl", "failed.jsonl")
-BATCH = 4096  # rows adopted at once
-
 
 def _breaking(method: Callable) -> Callable:
     """An error on the way leaves memory and disk apart: the record then takes nothing more but `close`."""
 
     @functools.wraps(method)
     def guarded(self: "Record", *args: Any) -> Any:
-        if self._cause:
+        if self._cause is not None:
             raise Broken(self._cause)
         try:
             return method(self, *args)
@@ -54,15 +52,18 @@ class Record:
         self._numbers = {name: number for number, name in enumerate(files)}
         self._pending, self.uncommitted = bytearray(), 0
         self._cause: BaseException | None = None
-        self._open = contextlib.ExitStack()  # the lock and the open files
+        self._open, self._files_open = contextlib.ExitStack(), contextlib.ExitStack()  # all; without the lock
         try:
             disk.make_folders(self._paths.folder)
             self._lock = Lock(self._paths.lock)
             self._open.callback(self._lock.release)
+            self._open.enter_context(self._files_open)
             found = states.load(self._paths.state)
             self._state = found or State(None, {name: Extent() for name in files})
             self._check_job(fingerprint, tuple(files))
             self._clear_leftovers()
+            if self._state.intent:
+                self._state = rewrite.finish(self._paths, self._state)
             self._load()
             self._pick_up(record_lost=found is None)
             if self._state.fingerprint is None or self.uncommitted:
@@ -93,7 +94,7 @@ class Record:
         On return no kill of the process loses them; `commit` makes them safe from a power cut. Raises ValueError,
         with nothing written, if a row is not what it must be or its id has a row already; `Full`, OSError, `Broken`.
         """
-        if self._cause:
+        if self._cause is not None:
             raise Broken(self._cause)
         digests = [ids.digest(id) for id, _ in new]
         lines = [line + b"\n" for _, line in new]
@@ -116,6 +117,29 @@ class Record:
             self._commit()
 
     @_breaking
+    def withdraw(self, file: str, wanted: Iterable[str] | None) -> int:
+        """Takes the rows of these ids (None: all rows) out of the row file `file`; how many there were.
+
+        The only way a row ever leaves. Commits first; then all of them are withdrawn or, up to the instant of the
+        decision, none. Rewrites the row file: needs its size as free space. Raises as `commit`.
+        """
+        digests = None if wanted is None else map(ids.digest, wanted)
+        self._lock.confirm()
+        if self.uncommitted:
+            self._commit()
+        gone = rewrite.selected(self._paths, self._state, file, digests)
+        if len(gone):
+            intent = rewrite.prepare(self._paths, self._state, file, gone)
+            self._state = rewrite.finish(self._paths, rewrite.decide(self._paths, self._state, intent))
+            self._files_open.close()
+            self._load()
+        return len(gone)
+
+    def check(self) -> list[str]:
+        """Problems in plain words of all that is committed, none if all holds; reads all rows. See `check.check`."""
+        return problems(self._paths, running=True)
+
+    @_breaking
     def beat(self) -> None:
         """Call it at least every 30 s: keeps the folder locked on file systems without locks. Raises `Lost`."""
         self._lock.beat()
@@ -123,7 +147,7 @@ class Record:
     def close(self) -> None:
         """Commits, if nothing went wrong before, and lets go of the folder in any case. Raises as `commit`."""
         with self._open:
-            if not self._cause:
+            if self._cause is None:
                 self.commit()
 
     # Opening ---------------------------------------------------------------------------------------------------------
@@ -147,11 +171,11 @@ class Record:
         state, paths = self._state, self._paths
         check_sizes(paths, state)
         self._index = Index(paths.index, state.index)
-        self._open.callback(self._index.close)
+        self._files_open.callback(self._index.close)
         self._files = {}
         for name, extent in state.files.items():
             self._files[name] = RowFile(paths.rows(name), extent)
-            self._open.callback(self._files[name].close)
+            self._files_open.callback(self._files[name].close)
         with ThreadPoolExecutor(1) as pool:  # crc32 runs without the GIL: beside the loading of the index
             sums = pool.submit(lambda: [rows.checksum(file.path, file.extent.bytes) for file in self._files.values()])
             self._ids, crc = index.load(paths.index, state.index.rows)
@@ -166,7 +190,7 @@ class Record:
         self.adopted, self.cut = {}, {}
         for name, file in self._files.items():
             before = file.extent.rows
-            for lines in _batches(rows.lines(file.path, file.extent.bytes)):
+            for lines in rows.batches(rows.lines(file.path, file.extent.bytes)):
                 named = itertools.takewhile(lambda id: id is not None, map(rows.identify, lines))
                 digests = [ids.digest(id) for id in named]
                 fresh = self._fresh(digests)
@@ -210,8 +234,3 @@ class Record:
         state = State(self._state.fingerprint, extents, self._index.extent, self._state.commit + 1)
         states.save(self._paths.state, state)
         self._state, self._pending, self.uncommitted = state, bytearray(), 0
-
-
-def _batches(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
-    while batch := list(itertools.islice(lines, BATCH)):
-        yield batch

@@ -1,6 +1,7 @@
 """Row files: append-only lines, each a JSON object with a string `id`."""
 
 import contextlib
+import itertools
 import os
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from .state import Extent
 
 MAX_ROW = (1 << 26) - 1  # bytes of a row with its newline: what its field in the index can hold
 CHUNK = 1 << 22  # bytes read at once
+BATCH = 4096  # lines looked at together
 
 
 def identify(line: bytes) -> str | None:
@@ -33,6 +35,11 @@ def lines(path: Path, start: int = 0) -> Iterator[bytes]:
         file.seek(start)
         while line := file.readline(MAX_ROW + 1):
             yield line
+
+
+def batches(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while batch := list(itertools.islice(lines, BATCH)):
+        yield batch
 
 
 def checksum(path: Path, size: int) -> int:
