@@ -5,4 +5,6 @@ UNPADDABLE = {
     # The text decoder counts positions from the left edge, padding included, and generate() overwrites the first
     # column with the start token (modeling_blip.py:919).
     "blip",
+    # Positions of the prompt skip padding, those of later tokens count it (modeling_kosmos2.py:663).
+    "kosmos-2",
 }
