@@ -34,13 +34,13 @@ def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def gumbel_noise(seeds: torch.Tensor, step: int | torch.Tensor, vocabulary: int) -> torch.Tensor:
+def gumbel_noise(seeds: torch.Tensor, steps: torch.Tensor, vocabulary: int) -> torch.Tensor:
     """Return standard Gumbel noise fp32[rows, vocabulary], a function of (seed, step, token id) and of nothing else.
 
-    seeds: int64[rows]. step: a number, or int64[rows]. The largest of logits + noise is a draw from softmax(logits)
+    seeds, steps: int64[rows]. The largest of logits + noise is a draw from softmax(logits)
     (the Gumbel-max trick), so a caption's random numbers don't depend on its batch, slot, order or device.
     """
-    row = mix(mix(seeds + GOLDEN) + step * GOLDEN)
+    row = mix(mix(seeds + GOLDEN) + steps * GOLDEN)
     bits = mix(row[:, None] + torch.arange(1, vocabulary + 1, device=seeds.device) * GOLDEN)
     # 23 bits and a half: the most that stand exactly in fp32 without reaching 0 or 1.
     uniform = (_shift(bits, 41).float() + 0.5) / (1 << 23)
@@ -55,7 +55,8 @@ class SeededNoise(LogitsProcessor):
         self.prompt_length = prompt_length
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return scores + gumbel_noise(self.seeds, input_ids.shape[1] - self.prompt_length, scores.shape[1])
+        steps = torch.full_like(self.seeds, input_ids.shape[1] - self.prompt_length)
+        return scores + gumbel_noise(self.seeds, steps, scores.shape[1])
 
 
 def _signed(seed: int) -> int:

@@ -50,8 +50,8 @@ def qwen(family, vision, patch=14, **text_settings):
     del settings["model_type"]
     ids = {f"{key}_id": tok.convert_tokens_to_ids(token) for key, token in {
         **named, "vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>"}.items()}  # fmt: skip
-    config = getattr(T, family + "Config")(
-        text_config=settings, vision_config={"depth": 2, "num_heads": 2, "patch_size": patch, **vision}, **ids)  # fmt: skip
+    vision = {"depth": 2, "num_heads": 2, "patch_size": patch, **vision}
+    config = getattr(T, family + "Config")(text_config=settings, vision_config=vision, **ids)
     pictures = T.Qwen2VLImageProcessorPil(patch_size=patch, size={"shortest_edge": 28**2, "longest_edge": 16 * 28**2})
     template = CHAT.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
     return family, config, family + "Processor", {}, pictures, tok, template
@@ -139,9 +139,10 @@ def llava_onevision():
 def internvl():
     named = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
     tok = tokenizer(named={**named, "video_token": "<video>"})
+    vision = {**VISION, "image_size": [56, 56], "patch_size": [14, 14]}
     config = T.InternVLConfig(
-        text_config=text(tok, "qwen2"), vision_config={**VISION, "image_size": [56, 56], "patch_size": [14, 14]},
-        image_token_id=tok.convert_tokens_to_ids("<IMG_CONTEXT>"), image_seq_length=4, downsample_ratio=0.5)  # fmt: skip
+        text_config=text(tok, "qwen2"), vision_config=vision, image_seq_length=4, downsample_ratio=0.5,
+        image_token_id=tok.convert_tokens_to_ids("<IMG_CONTEXT>"))  # fmt: skip
     pictures = T.GotOcr2ImageProcessorPil(size=TILE, max_patches=4)
     template = CHAT.replace("IMAGE", "<IMG_CONTEXT>")
     return "InternVL", config, "InternVLProcessor", {"image_seq_length": 4}, pictures, tok, template
