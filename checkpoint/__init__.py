@@ -6,7 +6,7 @@ from typing import Any
 
 from . import durable
 from .check import check
-from .errors import Broken, Busy, Damaged, Error, Full, Mismatch, full
+from .errors import BLOCK, Broken, Busy, Damaged, Error, Full, Mismatch, full
 from .lock import Holder, Lost
 from .paths import FILES
 from .record import Record
@@ -17,8 +17,6 @@ __all__ = [
     "FILES", "Broken", "Busy", "Damaged", "Error", "Full", "Holder", "Lost", "Mismatch", "Record", "View", "check",
     "durable", "open", "read", "repair",
 ]  # fmt: skip
-
-BLOCK = 4096  # bytes; what a new file or folder takes at least
 
 
 def open(out: Path, fingerprint: dict[str, Any], files: Sequence[str] = FILES) -> Record:

@@ -3,6 +3,7 @@
 import contextlib
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from . import ids, index, rows
@@ -19,11 +20,12 @@ class Entry(NamedTuple):
     offset: int
     line: bytes
     digest: bytes
+    size: int
     crc32: int
 
     @property
     def intact(self) -> bool:
-        return self.file is not None and zlib.crc32(self.line) == self.crc32
+        return self.file is not None and len(self.line) == self.size and zlib.crc32(self.line) == self.crc32
 
     @property
     def named(self) -> bool:
@@ -44,10 +46,10 @@ def walk(paths: Paths, state: State) -> Iterator[Entry]:
                 digest = first.to_bytes(8, "little") + second.to_bytes(8, "little")
                 if number < len(names):
                     line = handles[number].read(size)
-                    yield Entry(position, names[number], offsets[number], line, digest, crc)
+                    yield Entry(position, names[number], offsets[number], line, digest, size, crc)
                     offsets[number] += size
                 else:
-                    yield Entry(position, None, 0, b"", digest, crc)
+                    yield Entry(position, None, 0, b"", digest, size, crc)
                 position += 1
 
 
@@ -79,5 +81,5 @@ def locate(paths: Paths, state: State) -> Damaged:
     return Damaged(paths.rows(wrong), 0, "its checksum is wrong")
 
 
-def _checksum(path, extent: Extent) -> int:
+def _checksum(path: Path, extent: Extent) -> int:
     return rows.checksum(path, extent.bytes)

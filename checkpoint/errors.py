@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+BLOCK = 4096  # bytes: what a new name, file or folder takes about, where no number is known
+
 
 class Error(Exception):
     """Base of all errors of the record."""

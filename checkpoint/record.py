@@ -16,7 +16,7 @@ from . import disk, durable, ids, index, rewrite, rows
 from . import state as states
 from .check import problems
 from .damage import check_sizes, locate
-from .errors import Broken, Damaged, Mismatch
+from .errors import BLOCK, Broken, Damaged, Mismatch, full
 from .index import Index
 from .lock import Lock
 from .paths import Paths
@@ -32,7 +32,8 @@ def _breaking(method: Callable) -> Callable:
         if self._cause is not None:
             raise Broken(self._cause)
         try:
-            return method(self, *args)
+            with full(BLOCK, self._paths.out):
+                return method(self, *args)
         except BaseException as error:
             self._cause = error
             raise

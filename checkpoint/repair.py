@@ -9,7 +9,7 @@ import numpy as np
 from . import disk, ids, index, rewrite, rows
 from . import state as states
 from .check import problems
-from .errors import Damaged, full
+from .errors import BLOCK, Damaged, full
 from .ids import IdSet
 from .lock import Lock
 from .paths import FILES, Paths
@@ -31,7 +31,7 @@ def repair(out: Path, files: Sequence[str] = FILES) -> list[str]:
     Raises `Busy`, `Full` (it needs twice the size of the row files), OSError, `Mismatch` for an unknown format.
     """
     paths = Paths(out)
-    with full(0, out):
+    with full(BLOCK, out):
         held = Lock(paths.lock)
         try:
             return list(_repair(paths, files))
