@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from caption import retry
 from caption.crew import Crew, Died, GivenUp, Member
@@ -51,6 +52,18 @@ class Outcome:
     flags: Counter = field(default_factory=Counter)
     seconds: float = 0.0
     first_caption: float | None = None
+
+    def totals(self) -> dict[str, Any]:
+        """Plain values for ``run.json``."""
+        return {
+            "captioned": self.captioned,
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "errors": dict(self.errors),
+            "flags": dict(self.flags),
+            "seconds": round(self.seconds, 3),
+            "first_caption": self.first_caption and round(self.first_caption, 3),
+        }
 
 
 class Coordinator:

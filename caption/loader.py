@@ -6,50 +6,13 @@ caption.loader FD`` is started by a worker's LoaderPool.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from caption.channel import ChildChannel
 from caption.errors import EngineFailed, ItemError
-from caption.item import Item
-from caption.messages import Ref
+from caption.messages import LoaderReady, LoaderTask, Prepared, Refused
 from caption.process import child_socket, leave_stopping_to_parent
 
 
-class LoaderSetup(NamedTuple):
-    options: object  # caption.engine.EngineOptions
-    decode: object  # caption.image.DecodeOptions
-
-
-class LoaderReady(NamedTuple):
-    pass
-
-
-class LoaderTask(NamedTuple):
-    ref: Ref
-    item: Item
-
-
-class Loaded(NamedTuple):
-    """Attributes:
-    inputs: name -> array of one image (batch dimension 1), as the engine wants them.
-    width, height: pixels of the upright original.
-    """
-
-    ref: Ref
-    inputs: dict
-    width: int
-    height: int
-
-
-class Refused(NamedTuple):
-    """No inputs: ``error`` names a class below ItemError."""
-
-    ref: Ref
-    error: str
-    message: str
-
-
-def load(task: LoaderTask, preparer, decode) -> Loaded | Refused:
+def load(task: LoaderTask, preparer, decode) -> Prepared | Refused:
     """Reads and prepares one image; whatever goes wrong is an answer too."""
     from caption.image import read_image
 
@@ -57,7 +20,7 @@ def load(task: LoaderTask, preparer, decode) -> Loaded | Refused:
     try:
         picture, (width, height) = read_image(item.where, decode)
         inputs = preparer.prepare(picture, item.prompt, item.max_pixels)
-        return Loaded(task.ref, inputs, width, height)
+        return Prepared(task.ref, inputs, width, height)
     except ItemError as error:
         return Refused(task.ref, type(error).__name__, str(error))
     except Exception as error:

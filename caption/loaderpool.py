@@ -11,8 +11,7 @@ from collections import deque
 
 from caption.errors import DecoderCrashed, DecoderHung
 from caption.item import Item
-from caption.loader import Loaded, LoaderReady, LoaderSetup, LoaderTask, Refused
-from caption.messages import Ref
+from caption.messages import LoaderReady, LoaderSetup, LoaderTask, Prepared, Ref, Refused
 from caption.process import Child
 
 _AHEAD = 2  # tasks sent to a loader: one in work, one to follow
@@ -26,15 +25,15 @@ class InlineLoader:
 
     def __init__(self, preparer):
         self._preparer = preparer
-        self._done: list[Loaded] = []
+        self._done: list[Prepared] = []
         self.loading = 0
         self.steps = 0
 
     def submit(self, ref: Ref, item: Item) -> None:
-        self._done.append(Loaded(ref, self._preparer.prepare(None, key=item.id), 0, 0))
+        self._done.append(Prepared(ref, self._preparer.prepare(None, key=item.id), 0, 0))
         self.steps += 1
 
-    def take(self, timeout: float = 0) -> list[Loaded]:
+    def take(self, timeout: float = 0) -> list[Prepared]:
         done, self._done = self._done, []
         return done
 
@@ -49,7 +48,7 @@ class LoaderPool:
         timeout: seconds that one image may take.
 
     Attributes:
-        loading: images submitted and not yet taken out as Loaded or Refused.
+        loading: images submitted and not yet taken out as Prepared or Refused.
         steps: images answered, for the watch over progress.
     """
 
@@ -99,6 +98,12 @@ class LoaderPool:
     # ---- in the thread ----
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # a thread must not end in silence: the worker would wait for ever
+            self._fail(f"the loaders broke down: {type(error).__name__}: {error}")
+
+    def _serve(self) -> None:
         while not self._closing:
             timeout = 0.5 if any(loader.tasks for loader in self._loaders) else None
             for key, _ in self._selector.select(timeout):
@@ -146,11 +151,14 @@ class LoaderPool:
         with self._lock:
             self._waiting.extendleft(reversed(tasks))
         if self._dead_starts >= _STARTS:
-            with self._lock:
-                self.failure = f"the loader {message.removeprefix('the process that decoded it ')}"
-                self._lock.notify_all()
+            self._fail(f"the loader {message.removeprefix('the process that decoded it ')}")
         else:
             self._start()
+
+    def _fail(self, why: str) -> None:
+        with self._lock:
+            self.failure = why
+            self._lock.notify_all()
 
     def _feed(self) -> None:
         for _ in range(_AHEAD):

@@ -123,3 +123,40 @@ class Stats(NamedTuple):
 
 class Left(NamedTuple):
     """Last word of a worker that ends as told."""
+
+
+# worker -> its loaders, and back
+
+
+class LoaderSetup(NamedTuple):
+    options: object  # caption.engine.EngineOptions
+    decode: object  # caption.image.DecodeOptions
+
+
+class LoaderReady(NamedTuple):
+    pass
+
+
+class LoaderTask(NamedTuple):
+    ref: Ref
+    item: Item
+
+
+class Prepared(NamedTuple):
+    """Attributes:
+    inputs: name -> array of one image (batch dimension 1), as the engine wants them.
+    width, height: pixels of the upright original.
+    """
+
+    ref: Ref
+    inputs: dict
+    width: int
+    height: int
+
+
+class Refused(NamedTuple):
+    """No inputs: ``error`` names a class below ItemError."""
+
+    ref: Ref
+    error: str
+    message: str

@@ -58,7 +58,7 @@ class Child:
                 env.pop(key, None)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
         ours, theirs = socket.socketpair()
-        self._words = tempfile.TemporaryFile()
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
         with theirs, _stop_signals_blocked():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, str(theirs.fileno())],

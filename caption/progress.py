@@ -129,7 +129,7 @@ class Progress:
                     leave=False,
                     mininterval=0.2,
                     bar_format="{desc:<6}{postfix}",
-                )  # fmt: skip
+                )
             )
 
     def _move_bars(self, snapshot: Snapshot, rate: float, time_left: str) -> None:

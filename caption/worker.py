@@ -16,8 +16,6 @@ from collections import deque
 from caption import guard
 from caption.channel import ChildChannel
 from caption.errors import EngineFailed, OutOfMemory
-from caption.loader import Loaded as Prepared
-from caption.loader import LoaderSetup
 from caption.loaderpool import InlineLoader, LoaderPool
 from caption.messages import (
     Batch,
@@ -31,7 +29,9 @@ from caption.messages import (
     Left,
     Load,
     Loaded,
+    LoaderSetup,
     NotLoaded,
+    Prepared,
     Ref,
     Result,
     Setup,

@@ -1,0 +1,84 @@
+"""Summary: what a run says before it begins and after it has ended."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from caption.coordinator import Outcome
+from caption.devices import Seat
+from caption.model import EMBEDDED, SMALL_MODELS, Model, billions
+from caption.outputs.rows import CAPTIONS, FAILED
+from caption.progress import clock, images_a_second
+from caption.settings import Settings
+from caption.sources import Source
+from caption.stop import StopSignals
+from checkpoint import Record
+
+_SLOW_ON_CPU = 1.0  # billions of parameters
+
+
+def warn_of_slowness(settings: Settings, seats: Sequence[Seat]) -> None:
+    """The first line, if a model that wants a GPU would run without one."""
+    size = billions(settings.model)
+    if seats[0].device == "cpu" and size >= _SLOW_ON_CPU:
+        _say(
+            f"No GPU in use: {settings.model} ({size:g} billion parameters) takes minutes an image on a CPU. "
+            f"To try the program, use {SMALL_MODELS}."
+        )
+
+
+def greet(
+    settings: Settings, source: Source, seats: Sequence[Seat], model: Model, dtype: str, record: Record
+) -> None:  # fmt: skip
+    """What is about to be done, and by whom."""
+    before, adopted = sum(record.counts.values()), sum(record.adopted.values())
+    _say(f"Input   {source.described}")
+    _say(f"Output  {settings.output}" + (f", {before:,} images done before" if before else ""))
+    if adopted:
+        _say(f"        {adopted:,} of them written after the last checkpoint of a run that was killed")
+    loaders = f"{seats[0].loaders} loader" + ("s" if seats[0].loaders > 1 else "")
+    _say(
+        f"Model   {model.name}, {dtype} on {', '.join(seat.name for seat in seats)}, "
+        f"{settings.batch_size} images side by side, {loaders} each, {settings.schedule} schedule"
+    )
+
+
+def conclude(settings: Settings, source: Source, outcome: Outcome, record: Record, stop: StopSignals) -> None:
+    """How it ended, where the files are, and how to go on."""
+    for warning in source.warnings:
+        _say(f"Note: {warning}.")
+    if source.ignored:
+        _say(f"Ignored {source.ignored:,} other files.")
+    if outcome.flags:
+        _say(f"Flags: {_counted(outcome.flags)}.")
+    out = Path(settings.output)
+    _say(f"Captions: {out / CAPTIONS}" + (f", failures: {out / FAILED}" if record.counts[FAILED] else ""))
+    rate = outcome.captioned / outcome.seconds if outcome.seconds else 0.0
+    pace = f" in {clock(outcome.seconds)} ({images_a_second(rate)})" if outcome.captioned else ""
+    errors = f" ({_counted(outcome.errors)})" if outcome.errors else ""
+    figures = f"{outcome.captioned:,} captioned{pace}, {outcome.failed:,} failed{errors}"
+    figures += f", {outcome.skipped:,} done before"
+    if stop.signal:
+        command = shlex.join(["python", "-m", "caption.run", *sys.argv[1:]])
+        _say(f"Stopped by {stop.signal.name}: {figures}. To go on, type the same command again: {command}")
+    else:
+        _say(f"Finished: {figures}.{_EMBEDDED if settings.model in EMBEDDED else ''}")
+
+
+_EMBEDDED = " Model shapes is the tiny embedded one, for trying and tests: choose a real one with --model."
+
+
+def _counted(counter: Counter) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counter.most_common())
+
+
+def _say(text: str) -> None:
+    """A closed terminal or pipe must not stop a run."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115 (the interpreter flushes it at its end)
