@@ -220,8 +220,7 @@ class Record:
             return
         write(lines)
         number = self._numbers[name]
-        for digest, line in zip(digests, lines):
-            self._pending += index.pack(digest, number, line)
+        self._pending += b"".join([index.pack(digest, number, line) for digest, line in zip(digests, lines)])
         self._ids.add(digests)
         self.uncommitted += len(lines)
 

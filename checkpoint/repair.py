@@ -32,6 +32,7 @@ def repair(out: Path, files: Sequence[str] = FILES) -> list[str]:
     """
     paths = Paths(out)
     with full(BLOCK, out):
+        disk.make_folders(paths.folder)
         held = Lock(paths.lock)
         try:
             return list(_repair(paths, files))

@@ -1,5 +1,6 @@
 import itertools
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fakedisk import FakeDisk
+from jobs import TEMP
+
+
+@pytest.fixture
+def tmp_path():
+    with tempfile.TemporaryDirectory(dir=TEMP) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

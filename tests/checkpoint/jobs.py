@@ -1,5 +1,6 @@
 """Small rows, and what must hold of a record whatever happened to it."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import orjson
 
 import checkpoint
 
+# Thousands of small files: in memory where there is such a folder. What a disk would lose is the fake disk's matter.
+TEMP = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 FINGERPRINT = {"model": "shapes", "seed": 0}
 CAPTIONS, FAILED = checkpoint.FILES
 

@@ -7,6 +7,7 @@ from jobs import CAPTIONS, FAILED, abandon, content, opened, reopened, row, rows
 
 import checkpoint
 
+pytestmark = pytest.mark.usefixtures("fake")  # spares the syncs
 WHOLE = {CAPTIONS: dict(rows("a", "bé", "c")), FAILED: dict(rows("x"))}
 
 
@@ -30,7 +31,7 @@ def copies(folder, name, step=1):
 
 
 @pytest.mark.parametrize("name", [CAPTIONS, FAILED, "checkpoint/rows.idx", "checkpoint/checkpoint.json"])
-@pytest.mark.parametrize("flip", [0x01, 0x80, 0x20, 0xFF])
+@pytest.mark.parametrize("flip", [0x01, 0xA0])
 def test_every_flipped_byte_is_noticed_and_named(small, name, flip):
     for byte, copy in copies(small, name):
         data = bytearray((copy / name).read_bytes())
@@ -120,7 +121,7 @@ def test_check_tells_of_rows_beyond_the_last_commit_unless_a_run_is_at_it(out):
 
 
 @pytest.mark.parametrize("name", [CAPTIONS, "checkpoint/rows.idx", "checkpoint/checkpoint.json"])
-@pytest.mark.parametrize("flip", [0x01, 0x80, 0x2A])
+@pytest.mark.parametrize("flip", [0x01, 0xA0])
 def test_repair_of_a_flipped_byte_loses_no_more_than_its_row(small, name, flip):
     for byte, copy in copies(small, name, step=11 if name.endswith(".json") else 2):
         data = bytearray((copy / name).read_bytes())

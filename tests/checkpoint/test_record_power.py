@@ -7,7 +7,7 @@ from pathlib import Path
 from fakedisk import Crash, FakeDisk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jobs import CAPTIONS, FAILED, abandon, opened, reopened, row
+from jobs import CAPTIONS, FAILED, TEMP, abandon, opened, reopened, row
 
 steps = st.lists(
     st.one_of(
@@ -63,12 +63,12 @@ class Run:
         return there
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(runs=st.lists(st.tuples(steps, st.integers(0, 60)), min_size=1, max_size=3), data=st.data())
 def test_no_committed_row_is_lost_and_none_appears_twice(runs, data):
     """Several runs one after the other; the power goes in each, at a call that Hypothesis chooses."""
     numbers = iter(range(10_000))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=TEMP) as folder:
         out, safe = Path(folder, "0"), {}
         out.mkdir()
         for number, (todo, calls) in enumerate(runs, start=1):
