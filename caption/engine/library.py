@@ -17,17 +17,20 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
+HIDDEN = ("torch", "torchvision")
+
+
 def hide_torch() -> bool:
-    """Make transformers believe that torch is not installed. False, and nothing done, if either is imported already."""
-    if "torch" in sys.modules or "transformers" in sys.modules:
-        return False
-    sys.modules["torch"] = None  # find_spec and import both take this for "not there"
-    return True
+    """Make transformers believe that torch is not installed. False where it is too late for that."""
+    if not any(name in sys.modules for name in (*HIDDEN, "transformers")):
+        sys.modules.update(dict.fromkeys(HIDDEN))  # find_spec and import both take None for "not there"
+    return sys.modules.get("torch", ...) is None
 
 
 def show_torch() -> None:
     """Undo hide_torch, and forget the transformers that was imported without torch."""
-    sys.modules.pop("torch", None)
+    for name in HIDDEN:
+        sys.modules.pop(name, None)
     for name in [name for name in sys.modules if name.partition(".")[0] == "transformers"]:
         del sys.modules[name]
     importlib.invalidate_caches()

@@ -1,5 +1,6 @@
 """A checkpoint folder becomes a model, or an error of one sentence."""
 
+import inspect
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ def load_model(options: EngineOptions) -> torch.nn.Module:
             trust_remote_code=options.trust_remote_code,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
             # Onto the GPU tensor by tensor: the model never lies whole in host memory.
             device_map={"": 0} if options.device == "cuda" else None,
         )
@@ -40,9 +42,11 @@ def load_model(options: EngineOptions) -> torch.nn.Module:
         if "trust_remote_code" in str(error):
             raise refuse_remote_code(folder, "model") from error
         raise DoesNotLoad(f"the model in {folder} does not load: {first_line(error)}") from error
+    # transformers would fill both with random numbers, and the captions with nonsense.
     if missing := sorted(info["missing_keys"]):
-        # transformers would fill them with random numbers, and the captions with nonsense.
         raise DoesNotLoad(f"the weights in {folder} are incomplete: {len(missing)} are missing, {missing[0]} first")
+    if unlike := sorted(key for key, *_ in info["mismatched_keys"]):
+        raise DoesNotLoad(f"{len(unlike)} weights in {folder} are not of the size its config says, {unlike[0]} first")
     if not hasattr(model, "generate"):
         raise NotAVisionModel(f"{type(model).__name__} in {folder} writes no text")
     return (model if options.device == "cuda" else model.to(options.device)).eval()
@@ -91,4 +95,4 @@ def _find_class(folder: str, config: dict, trust_remote_code: bool):
 
 
 def _takes_pictures(found) -> bool:
-    return "pixel_values" in found.forward.__code__.co_varnames[: found.forward.__code__.co_argcount]
+    return "pixel_values" in inspect.signature(found.forward).parameters

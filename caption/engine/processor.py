@@ -66,7 +66,10 @@ def _load_remote(folder: str):
 
 
 def _assemble(cls, folder: str, trust_remote_code: bool):
-    from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
+    from transformers import AutoFeatureExtractor, AutoTokenizer
+
+    # Its name in `transformers` demands torchvision up to 5.17, even for Pillow's.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     where = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     parts = []

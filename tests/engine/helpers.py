@@ -7,7 +7,8 @@ from caption.engine import EngineOptions
 
 
 def options(folder: str, **changes) -> EngineOptions:
-    plain = {"dtype": "fp32", "device": "cpu", "batch_size": 4, "prompt": "Describe it.", "max_new_tokens": 10}
+    plain = {"dtype": "fp32", "device": "cpu", "batch_size": 4, "prompt": "Describe it."}
+    plain |= {"max_new_tokens": 10, "threads": 1}  # more threads only get in each other's way in models this small
     return EngineOptions(folder, **{**plain, **changes})
 
 

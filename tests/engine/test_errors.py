@@ -83,7 +83,7 @@ def test_missing_weights(folder):
 def test_weights_of_another_shape(folder):
     config = json.loads((folder / "config.json").read_text())
     edit(folder / "config.json", text_config={**config["text_config"], "intermediate_size": 100})
-    refused(DoesNotLoad, folder)
+    assert "size" in refused(DoesNotLoad, folder)
 
 
 def test_pickled_weights_only_when_allowed(folder):
@@ -113,6 +113,11 @@ def test_a_model_without_pictures_or_without_text(folder, model_type):
     names = [names.get(model_type, MODEL_MAPPING_NAMES[model_type])]
     (folder / "config.json").write_text(json.dumps({**config, "architectures": names}))
     refused(NotAVisionModel, folder)
+
+
+def test_the_architecture_stands_in_for_the_model_type(folder):
+    edit(folder / "config.json", model_type=None)
+    assert load_engine(options(str(folder))).describe()["model"] == "LlavaForConditionalGeneration"
 
 
 def test_an_unknown_model_type(folder):
