@@ -15,7 +15,7 @@ from caption.feed import Count, Feed
 from caption.image import ENDINGS
 from caption.item import Item
 from caption.leases import Leases
-from caption.messages import Batch, Broken, Captioned, Drain, Failed, Finish, Loaded, Started
+from caption.messages import Batch, Captioned, Drain, Failed, Finish, Loaded, Started
 from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
 from caption.progress import Progress, Snapshot, WorkerProgress
 from caption.runfile import RunFile
@@ -187,8 +187,6 @@ class Coordinator:
             self._judge(member, message)
         elif isinstance(message, Loaded):
             self._run_file.note(workers={one.name: one.facts for one in self._crew.members if one.facts})
-        elif isinstance(message, Broken):
-            self._progress.say(f"{member.name}: the worker can't go on ({message.message}) and is started again.")
         elif isinstance(message, Died):
             self._take_back(member, message.reason)
         elif isinstance(message, GivenUp):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from caption.devices import Seat
-from caption.messages import Drain, Finish, Hello, Left, Load, Loaded, NotLoaded, Setup, Stats
+from caption.messages import Broken, Drain, Finish, Hello, Left, Load, Loaded, NotLoaded, Setup, Stats
 from caption.process import Child
 
 FAILED_LOADS = 3  # a seat whose worker dies this often in a row before it has loaded is given up
@@ -53,6 +53,7 @@ class Member:
         self._resume_at = 0.0
         self._failed_loads = self._fruitless = 0
         self._model_error: NotLoaded | None = None
+        self._broken: str | None = None
 
     @property
     def name(self) -> str:
@@ -77,7 +78,7 @@ class Crew:
         self.members = [Member(seat) for seat in seats]
         self._setup = setup
         self._selector = selectors.DefaultSelector()
-        self._told: Finish | Drain | None = None
+        self._ending = False
 
     def __enter__(self) -> Crew:
         return self
@@ -96,7 +97,7 @@ class Crew:
 
     def tell_all(self, message: Finish | Drain) -> None:
         """The last word to all workers: nobody is started any more."""
-        self._told = message
+        self._ending = True
         for member in self.members:
             if member.state == "ready":
                 self.send(member, message)
@@ -136,7 +137,7 @@ class Crew:
     # ---- one worker's way ----
 
     def _start_due(self) -> None:
-        if self._told:
+        if self._ending:
             return
         for member in self.members:
             if member.state == "pausing" and time.monotonic() >= member._resume_at:
@@ -158,7 +159,7 @@ class Crew:
 
     def _grant_turn(self) -> None:
         """Loading takes up to twice the memory, so one loads after the other."""
-        if self._told or any(member.state == "loading" for member in self.members):
+        if self._ending or any(member.state == "loading" for member in self.members):
             return
         for member in self.members:
             if member.state == "waiting":
@@ -179,6 +180,8 @@ class Crew:
                 events.append((member, message))
             elif isinstance(message, NotLoaded):
                 member._model_error = message
+            elif isinstance(message, Broken):
+                member._broken = message.message
             elif isinstance(message, Left):
                 member.state = "left"
             else:
@@ -192,26 +195,26 @@ class Crew:
             member.child.kill()
             member.child.join(5)
         error = member._model_error
-        reason = error.message if error else f"its process {member.child.last_words()}"
+        reason = error.message if error else member._broken or f"its process {member.child.last_words()}"
         member.child.close()
         member.child = None
-        if self._told and member.state != "ready":
+        if self._ending and member.state != "ready":
             member.state = "left"
         if member.state == "left":
             return
         loaded = member.state == "ready"
         member._fruitless += 1
         member._failed_loads += not loaded
-        pause = min(LONGEST_PAUSE, 2.0 ** (member._fruitless - 1)) if member._fruitless > 1 or not loaded else 0.0
+        pause = min(LONGEST_PAUSE, 2.0 ** (member._fruitless - 2)) if member._fruitless > 1 else 0.0
         member._resume_at = time.monotonic() + pause
-        member._model_error = None
+        member._model_error = member._broken = None
         member.state = "pausing"
         events.append((member, Died(reason)))
         hopeless = error is not None and error.error in _HOPELESS
         if hopeless or member._failed_loads >= FAILED_LOADS or member._fruitless >= FRUITLESS_DEATHS:
             member.state = "gone"
             events.append((member, GivenUp(reason, error.error if error else None)))
-        elif self._told:
+        elif self._ending:
             member.state = "left"
 
     def _write_when_possible(self, member: Member) -> None:

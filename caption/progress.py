@@ -128,7 +128,7 @@ class Progress:
                     dynamic_ncols=True,
                     leave=False,
                     mininterval=0.2,
-                    bar_format="{desc:<6}{postfix}",
+                    bar_format="{desc}",
                 )
             )
 
@@ -139,10 +139,8 @@ class Progress:
         total.set_postfix_str(f"{images_a_second(rate)}, {snapshot.failed:,} failed{time_left}", refresh=True)
         share = max((worker.done + worker.failed for worker in snapshot.workers), default=0)
         for bar, worker in zip(rest, snapshot.workers):
-            bar.set_postfix_str(
-                f"{worker.stage:<13} {worker.done:,} done, {worker.failed:,} failed {_gauge(worker, share)}",
-                refresh=True,
-            )
+            figures = f"{worker.done:,} done, {worker.failed:,} failed, {worker.stage}"
+            bar.set_description_str(f"{worker.name:<6} {_gauge(worker, share)} {figures}")
 
     def _safely(self, action, *args, **options) -> None:
         if self._gone:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
+
+if __name__ == "__main__":  # a Ctrl-C while modules are imported ends the program without a traceback
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda number, frame: os._exit(128 + number))
 
 from caption.errors import CaptionError
 
@@ -24,8 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CaptionError as error:
         print(f"caption: {error}.", file=sys.stderr, flush=True)
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
 
 
 if __name__ == "__main__":

@@ -44,6 +44,14 @@ _STATS_EVERY = 1.0  # seconds
 _WAIT = 0.2  # seconds between looks at the mail while there is nothing to do
 
 
+class _Unusable(Exception):
+    """This process can't caption any more; ``last_word`` tells the coordinator why."""
+
+    def __init__(self, last_word: Broken | NotLoaded):
+        super().__init__(last_word.message)
+        self.last_word = last_word
+
+
 class Worker:
     """Args:
     channel: to the coordinator.
@@ -61,7 +69,9 @@ class Worker:
         self._missing: dict[int, int] = {}  # lease -> how many of that batch are still in the loaders
         self._groups: deque[list[Prepared]] = deque()  # groups that run by themselves, one after the other
         self._inside: dict[Ref, tuple[Prepared, float]] = {}  # what the engine holds, and since when
-        self._capacity = sys.maxsize  # images side by side that memory is known to bear
+        self._alone = False  # what is inside runs by itself
+        self._capacity = sys.maxsize  # images side by side, as far as memory bears them
+        self._borne = 1  # the most that it has borne
         self._items: dict[Ref, object] = {}
         self._stage, self._since = "loading", time.monotonic()
         self._seconds = dict.fromkeys(("loading", "waiting", "preprocessing", "generating"), 0.0)
@@ -75,9 +85,13 @@ class Worker:
         threading.Thread(target=self._beat, name="stats", daemon=True).start()
         if not isinstance(self._mail.get(), Load) or not self._load():
             return
-        while self._turn():
-            pass
-        self._channel.send(Left())
+        try:
+            while self._turn():
+                pass
+        except _Unusable as error:
+            self._channel.send(error.last_word)
+        else:
+            self._channel.send(Left())
 
     # ---- mail ----
 
@@ -139,7 +153,7 @@ class Worker:
         return LoaderPool(setup.loaders, LoaderSetup(setup.options, setup.decode), setup.decode_timeout)
 
     def _load(self) -> bool:
-        from caption.engine import ModelError, classify, load_engine
+        from caption.engine import DoesNotLoad, ModelError, classify, load_engine
 
         started = time.monotonic()
         try:
@@ -148,7 +162,8 @@ class Worker:
             self._channel.send(NotLoaded(type(error).__name__, str(error)))
             return False
         except Exception as error:
-            kind = "memory" if classify(error) == "memory" else "DoesNotLoad"
+            kind = classify(error)
+            kind = kind if kind in ("memory", "device") else DoesNotLoad.__name__
             self._channel.send(NotLoaded(kind, f"{type(error).__name__}: {error}"))
             return False
         self._enter("waiting")
@@ -162,13 +177,13 @@ class Worker:
         self._enter("waiting" if idle else "preprocessing")
         self._read_mail(_WAIT if idle else 0)
         if self._loaders.failure:
-            self._channel.send(Broken(self._loaders.failure))
-            return False
+            raise _Unusable(self._loaders.not_loaded or Broken(self._loaders.failure))
         if not self._inside and (self._draining or (self._finishing and not self._items)):
             return False
         # Only while the engine is empty is there nothing better to do than to wait for the loaders.
         self._sort(self._loaders.take(0 if idle or self._inside or self._group_is_ready() else _WAIT))
-        return self._run_engine()
+        self._run_engine()
+        return True
 
     def _sort(self, prepared: list) -> None:
         failures = []
@@ -199,31 +214,36 @@ class Worker:
     def _free(self) -> int:
         return min(self._engine.free, self._capacity - len(self._inside))
 
-    def _run_engine(self) -> bool:
+    def _run_engine(self) -> None:
         try:
             self._admit()
             if not self._inside:
-                return True
+                return
             self._enter("generating")
             answers = self._engine.step()
+        except EOFError:  # the coordinator is gone
+            raise
         except Exception as error:
-            return self._survive(error)
+            self._survive(error)
+            return
         self._steps += 1
+        self._borne = max(self._borne, len(self._inside))
         if answers:
             self._report(answers)
-        return True
 
     def _admit(self) -> None:
         """Lets in what there is room for: a group that must run alone when the engine is empty, else what is ready."""
-        if self._draining or (self._groups and self._inside):
+        if self._draining or (self._inside and (self._groups or self._alone)):
             return
         if self._groups:
+            self._alone = True
             group = self._groups.popleft()
             room = self._free()
             if group[room:]:
                 self._groups.appendleft(group[room:])
             self._enter_engine(group[:room])
         elif self._ready and (self._inside or self._group_is_ready()):
+            self._alone = False
             self._enter_engine([self._ready.popleft() for _ in range(min(self._free(), len(self._ready)))])
 
     def _enter_engine(self, group: list[Prepared]) -> None:
@@ -237,28 +257,27 @@ class Worker:
             self._inside[prepared.ref] = prepared, now
         self._engine.admit([Request(one.ref, one.inputs, self._items[one.ref].seed) for one in group])
 
-    def _survive(self, error: Exception) -> bool:
-        """The engine raised: find out whose fault it is. False if the process can't go on."""
+    def _survive(self, error: Exception) -> None:
+        """The engine raised: find out whose fault it is. Raises _Unusable if the process can't go on."""
         from caption.engine import classify
 
         kind = classify(error)
         if kind == "device":
-            self._channel.send(Broken(f"{type(error).__name__}: {error}"))
-            return False
+            raise _Unusable(Broken(f"{type(error).__name__}: {error}"))
         group = [prepared for prepared, _ in self._inside.values()]
         self._inside.clear()
         self._engine.reset()
-        if kind == "memory":
-            self._capacity = max(1, min(self._capacity, len(group)) // 2)
         if len(group) > 1:
             half = (len(group) + 1) // 2
             self._groups.extendleft([group[half:], group[:half]])
+            if kind == "memory":
+                self._capacity = half
         else:
+            self._capacity = max(self._capacity, self._borne)  # if it was memory, this picture alone was too much
             name = OutOfMemory.__name__ if kind == "memory" else EngineFailed.__name__
             del self._items[group[0].ref]
             self._channel.send(Failed((Failure(group[0].ref, name, f"{type(error).__name__}: {error}"),)))
         self._steps += 1
-        return True
 
     def _report(self, answers: list) -> None:
         now, results = time.monotonic(), []

@@ -1,0 +1,46 @@
+"""Imported by each Python process of a run under test: breaks the one thing that FAULT names.
+
+Items whose id contains "poison" are the ones it hits; the do-nothing engine is the one it breaks.
+"""
+
+import os
+import signal
+
+FAULT = os.environ.get("FAULT", "")
+
+
+def _poisoned(engine):
+    return [request for request in engine.held if b"poison" in request.inputs["text"].tobytes()]
+
+
+def _break(step):
+    def broken(engine):
+        if _poisoned(engine):
+            if FAULT == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if FAULT == "device":
+                raise RuntimeError("CUDA error: device-side assert triggered")
+            if FAULT == "error" or (FAULT == "error in company" and len(engine.held) > 1):
+                raise RuntimeError("this picture is poison")
+            if FAULT == "memory":
+                raise MemoryError("out of memory")
+            marker = os.environ.get("FAULT_MARKER", "")
+            if FAULT == "error once alone" and (len(engine.held) > 1 or not os.path.exists(marker)):
+                if len(engine.held) == 1:
+                    open(marker, "w").close()
+                raise RuntimeError("this picture is poison, once")
+        return step(engine)
+
+    return broken
+
+
+if FAULT:
+    from caption.engine.null import NullEngine
+
+    NullEngine.step = _break(NullEngine.step)
+    if FAULT == "load":
+
+        def _no_memory(self, options):
+            raise MemoryError("out of memory while loading")
+
+        NullEngine.__init__ = _no_memory
