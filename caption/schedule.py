@@ -121,10 +121,12 @@ class Lockstep(RoundRobin):
         self.round = 0
         self._size = round_size
         self._left = dict.fromkeys(workers, 0)  # items of this round that a worker may still take
-        self._held = dict.fromkeys(workers, 0)  # items of this round that it has taken and not ended
+        # Items of this round that it has taken and that have not ended; of one that has left, too, because they are
+        # done by others before the round is over.
+        self._held = dict.fromkeys(workers, 0)
 
     def take(self, worker: str, want: int) -> list[Item]:
-        if self._round_is_over():
+        if self.pending and self._round_is_over():
             self.round += 1
             self._left = dict.fromkeys(self._shards, self._size)
         taken = super().take(worker, min(want, self._left[worker]))
@@ -138,8 +140,7 @@ class Lockstep(RoundRobin):
         return all(not self._left[worker] or not shard for worker, shard in self._shards.items())
 
     def ended(self, worker: str, count: int) -> None:
-        if worker in self._held:
-            self._held[worker] -= count
+        self._held[worker] -= count
 
     def give_back(self, worker: str, items: Iterable[Item]) -> None:
         items = list(items)
@@ -149,7 +150,6 @@ class Lockstep(RoundRobin):
 
     def leave(self, worker: str) -> None:
         unfinished = min(self._left.pop(worker), len(self._shards[worker]))
-        self._held.pop(worker)
         rest = self._shards[worker]
         now = [rest.popleft() for _ in range(unfinished)]
         super().leave(worker)
