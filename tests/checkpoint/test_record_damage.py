@@ -92,6 +92,20 @@ def test_an_index_longer_than_committed_is_cut(small):
     assert (small / "checkpoint/rows.idx").stat().st_size == 4 * 24
 
 
+def test_a_withdrawal_does_not_carry_damage_over_into_a_new_file(small):
+    """The new file would get a checksum of its own, and the damage would never show again."""
+    with opened(small) as record:
+        data = bytearray((small / CAPTIONS).read_bytes())
+        data[20] ^= 1
+        (small / CAPTIONS).write_bytes(data)
+        with pytest.raises(checkpoint.Damaged):
+            record.withdraw(CAPTIONS, ["c"])
+    assert checkpoint.read(small).state.intent is None
+    assert (small / CAPTIONS).read_bytes() == data
+    with pytest.raises(checkpoint.Damaged):
+        opened(small)
+
+
 def test_check_names_every_damaged_row_and_no_other(small):
     data = bytearray((small / CAPTIONS).read_bytes())
     data[20] ^= 1
