@@ -18,7 +18,7 @@ class GenerateEngine:
         if options.temperature > 0 and options.num_beams > 1:
             raise ValueError("a beam search does not sample: temperature must be 0 with num_beams > 1")
         library.quiet()
-        from caption.engine.model import load_model
+        from caption.engine.model import DTYPES, load_model
         from caption.engine.processor import load_processor
 
         if options.threads:
@@ -26,6 +26,7 @@ class GenerateEngine:
         self.options = options
         self.tokenizer = load_processor(options.model, options.trust_remote_code).tokenizer
         self.model = load_model(options)
+        self.dtype = DTYPES[options.dtype]  # the model's own says fp32 where it keeps a part in that (BLIP-2)
         self.pad_id = self.tokenizer.pad_token_id or 0
         _settle(self.model, self.pad_id)
         self.held: list[Request] = []
@@ -59,7 +60,7 @@ class GenerateEngine:
         return {
             "engine": "generate",
             "model": type(model).__name__,
-            "dtype": str(model.dtype).removeprefix("torch."),
+            "dtype": self.options.dtype,
             "device": torch.cuda.get_device_name() if self.options.device == "cuda" else self.options.device,
             "attention": getattr(model.config, "_attn_implementation", None),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -84,7 +85,7 @@ class GenerateEngine:
     def _caption(self, group: list[Request]) -> list[Answer]:
         side = "right" if self.model.config.is_encoder_decoder else "left"
         inputs = [request.inputs for request in group]
-        batch = collate(inputs, self.pad_id, side, self.model.device, self.model.dtype)
+        batch = collate(inputs, self.pad_id, side, self.model.device, self.dtype)
         loop = Loop(self.options, [request.seed for request in group])
         penalty = self.options.repetition_penalty
         self.model.generate(

@@ -7,6 +7,7 @@ one: always Pillow's image processor, where the family has one, and a stand-in f
 """
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 from caption.engine.checkpoint import first_line, read_config, read_json, refuse_remote_code
@@ -74,8 +75,9 @@ def _assemble(cls, folder: str, trust_remote_code: bool):
     where = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     parts = []
     for part in cls.get_attributes():
-        if "tokenizer" in part:
-            parts.append(AutoTokenizer.from_pretrained(folder, **where))
+        if "tokenizer" in part:  # a second one lies in a folder of its own (InstructBLIP's qformer_tokenizer)
+            subfolder = part if part != "tokenizer" and Path(folder, part).is_dir() else ""
+            parts.append(AutoTokenizer.from_pretrained(folder, subfolder=subfolder, **where))
         elif part == "image_processor":
             parts.append(AutoImageProcessor.from_pretrained(folder, backend="pil", **where))
         elif part == "video_processor":

@@ -17,6 +17,7 @@ PLAIN = {
     "paligemma": ["caption en", "describe en", "<image>caption fr"],
     "blip": ["a picture of", "this is a large photograph of", "a"],
     "blip_2": ["a photo of", "Question: what is there to see? Answer:", "this is"],
+    "instructblip": ["Write a short description.", "What is there to see?", "Say."],
     "kosmos2": ["<grounding>An image of", "Describe this image in detail:", "<grounding>A"],
     "florence2": ["<CAPTION>", "<MORE_DETAILED_CAPTION>", "<DETAILED_CAPTION>"],
 }

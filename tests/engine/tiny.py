@@ -224,9 +224,34 @@ def florence2():
     return "Florence2", config, "Florence2Processor", {}, pictures, tok, None
 
 
+def instructblip():
+    """BLIP-2 whose Q-Former reads the prompt too, by a tokenizer of its own."""
+    _, base, _, settings, pictures, tok, _ = blip_2()
+    qformer = {**VISION, "encoder_hidden_size": 32, "vocab_size": 400}
+    config = T.InstructBlipConfig(
+        text_config=base.text_config.to_dict(), vision_config=base.vision_config.to_dict(), qformer_config=qformer,
+        num_query_tokens=8, image_token_index=base.image_token_id)  # fmt: skip
+    return "InstructBlip", config, "InstructBlipProcessor", settings, pictures, tok, None
+
+
+def mllama():
+    """Cross attention to tiles, with a mask along the tokens."""
+    tok = tokenizer("<|image|>", bos_token="<bos>")
+    rope = {"rope_type": "default", "rope_theta": 1e4}
+    words = text(tok, "mllama_text_model", num_hidden_layers=3, cross_attention_layers=[1], rope_parameters=rope)
+    ratios = [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]]
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "attention_heads": 2,
+              "num_global_layers": 1, "vision_output_dim": 64, "intermediate_layers_indices": [0], "image_size": 56,
+              "patch_size": 14, "max_num_tiles": 4, "supported_aspect_ratios": ratios}  # fmt: skip
+    image = tok.convert_tokens_to_ids("<|image|>")
+    config = T.MllamaConfig(text_config=words, vision_config=vision, image_token_index=image)
+    pictures = T.MllamaImageProcessorPil(size=TILE, max_image_tiles=4)
+    return "Mllama", config, "MllamaProcessor", {}, pictures, tok, CHAT.replace("IMAGE", "<|image|>")
+
+
 FAMILIES = {build.__name__: build for build in (
     qwen2_vl, qwen2_5_vl, qwen3_vl, idefics2, idefics3, smolvlm, llava, llava_next, llava_onevision, internvl,
-    paligemma, gemma3, blip, blip_2, kosmos2, florence2)}  # fmt: skip
+    paligemma, gemma3, blip, blip_2, instructblip, kosmos2, florence2, mllama)}  # fmt: skip
 # How much the random weights are spread, so that the likeliest tokens differ from step to step.
 SPREAD = {"paligemma": 12.0, "gemma3": 12.0}
 
@@ -244,6 +269,8 @@ def write(name: str, folder: Path) -> Path:
     model.save_pretrained(folder)
     tok.chat_template = template
     tok.save_pretrained(folder)
+    if name == "instructblip":
+        tok.save_pretrained(folder / "qformer_tokenizer")
     pictures.save_pretrained(folder)
     (folder / "processor_config.json").write_text(json.dumps({"processor_class": processor_class, **settings}))
     return folder
