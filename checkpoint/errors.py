@@ -5,7 +5,7 @@
     ├── Mismatch   the record belongs to a job with other settings
     ├── Damaged    something inside the committed lengths is not what was committed
     ├── Full       no space (ENOSPC, EDQUOT)
-    └── Broken     an earlier error left this open record unusable; open it again
+    └── Broken     an earlier error, or closing, left this record unusable; open it again
 """
 
 import errno
@@ -57,7 +57,7 @@ class Broken(Error):
     """The record refuses further work after `cause`; what it holds on disk is safe, open it again."""
 
     def __init__(self, cause: BaseException):
-        super().__init__(f"the record takes nothing more after an earlier error: {cause}")
+        super().__init__(f"the record takes nothing more since: {cause}")
         self.cause = cause
 
 

@@ -114,6 +114,7 @@ class Record:
         by somebody else. The record is then broken: close it and open it again.
         """
         self._lock.confirm()
+        self._lock.beat()
         if self.uncommitted:
             self._commit()
 
@@ -150,6 +151,7 @@ class Record:
         with self._open:
             if self._cause is None:
                 self.commit()
+                self._cause = ValueError("it was closed")  # its descriptors may soon be those of other files
 
     # Opening ---------------------------------------------------------------------------------------------------------
 

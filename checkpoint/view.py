@@ -1,7 +1,7 @@
 """Looking at a record without taking its lock."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,11 @@ class View:
 
     @cached_property
     def _ids(self) -> IdSet:
-        return index.load(Paths(self.out).index, self.state.index.rows)[0]
+        paths = Paths(self.out)
+        path = paths.new(paths.index)
+        if not (self.state.intent and path.exists()):
+            path = paths.index
+        return index.load(path, self.state.index.rows)[0]
 
 
 def read(out: Path) -> View:
@@ -59,4 +63,6 @@ def read(out: Path) -> View:
     state = states.load(paths.state)
     if state is None:
         raise FileNotFoundError(f"no record at {paths.state}")
+    if state.intent:  # decided: what is left to do changes nothing in what holds
+        state = replace(state, files=state.intent.files, index=state.intent.index)
     return View(out, state, lock.read(paths.lock), lock.alive(paths.lock))

@@ -245,6 +245,16 @@ def test_a_row_file_touched_by_another_program_stops_the_commit(out, change):
     record.close()
 
 
+def test_a_closed_record_takes_nothing_and_can_be_closed_again(out):
+    record = opened(out)
+    record.close()
+    with pytest.raises(checkpoint.Broken, match="it was closed"):
+        record.append(CAPTIONS, rows("a"))
+    with pytest.raises(checkpoint.Broken):
+        record.commit()
+    record.close()
+
+
 def test_leftovers_of_a_crash_are_removed(out):
     opened(out).close()
     for name in (".checkpoint.json.tmp", "rows.idx.new", "captions.jsonl.new"):

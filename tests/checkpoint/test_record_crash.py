@@ -165,7 +165,13 @@ def crash_in_withdrawal(fake, out, tmp_path, at):
     with pytest.raises(Crash):
         record.withdraw(CAPTIONS, ["a", "d"])
     abandon(record)
-    return [reopened(image) for image in images(fake, out, tmp_path)]
+    after = images(fake, out, tmp_path)
+    seen = [(view.counts, view.done(list("abcdef")).tolist()) for view in map(checkpoint.read, after)]
+    found = [reopened(image) for image in after]
+    for (counts, done), files in zip(seen, found):  # one who only looks sees what the next run will find
+        assert counts == {name: len(file) for name, file in files.items()}
+        assert done == [id in files[CAPTIONS] or id in files[FAILED] for id in "abcdef"]
+    return found
 
 
 def nth_replace(file, n):
