@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -39,8 +41,12 @@ def open_source(path: Path, seed: int, output: Path) -> Source:
     Raises:
         InputError: there is nothing at ``path``, or nothing that can be read.
     """
-    if path.is_dir():
-        return FolderSource(path, seed, output)
-    if path.exists():
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise InputError(f"there is no folder {path}", "check the path") from error
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror}", "check the path and its permissions") from error
+    if not stat.S_ISDIR(mode):
         raise InputError(f"{path} is not a folder", "give the folder that holds the pictures")
-    raise InputError(f"there is no folder {path}", "check the path")
+    return FolderSource(path, seed, output)

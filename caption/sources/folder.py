@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from caption.errors import InputError
@@ -22,50 +23,91 @@ class FolderSource:
     """
 
     def __init__(self, root: Path, seed: int, output: Path):
-        self.described = f"folder {root}"
+        self.described = f"folder {_shown(os.fspath(root))}"
         self.ignored = 0
         self.warnings: list[str] = []
-        self._root, self._seed = os.fspath(root), seed
-        self._output = _identity(output)
+        self._root, self._seed, self._output = os.fspath(root), seed, output
         try:
             os.scandir(root).close()
         except OSError as error:
-            raise InputError(f"can't read the folder {root}: {error.strerror}", "check its permissions") from error
+            raise InputError(f"can't read the {self.described}: {error.strerror}", "check its permissions") from error
 
     def items(self) -> Iterator[Item]:
         self.ignored = 0
         self.warnings.clear()
-        for index, (id, where) in enumerate(self._walk(self._root, "", [])):
+        for index, (id, where) in enumerate(self._walk()):
             yield Item(index, id, id, where, self._seed + index)
 
-    def _walk(self, folder: str, prefix: str, above: list[tuple[int, int]]) -> Iterator[tuple[str, str]]:
-        here = _identity(folder)
-        if here is None or here in above or here == self._output:
-            return
-        try:
-            with os.scandir(folder) as listing:
-                entries = [(entry.name, _is_folder(entry)) for entry in listing]
-        except OSError as error:
-            self.warnings.append(f"can't read the folder {_shown(folder)}: {error.strerror}")
-            return
-        names = {name for name, _ in entries}
-        shown = [(_unique_name(name, names), name, is_folder) for name, is_folder in entries]
-        # "x/" sorts against "x-1" as the ids below them do.
-        for id_name, name, is_folder in sorted(shown, key=lambda e: e[0] + "/" if e[2] else e[0]):
-            path = os.path.join(folder, name)
-            if is_folder:
-                yield from self._walk(path, f"{prefix}{id_name}/", [*above, here])
-            elif name.lower().endswith(ENDINGS):
-                yield prefix + id_name, path
+    def _walk(self) -> Iterator[tuple[str, str]]:
+        """Ids and paths in order; by a stack of its own, because a tree can be deeper than Python may recurse."""
+        output = self._identity_of_output()
+        stack: list[_Level] = []
+        self._descend(stack, self._root, "", output)
+        while stack:
+            level = stack[-1]
+            if not level.names:
+                stack.pop()
+                continue
+            name = level.names.pop()
+            path = os.path.join(level.path, level.undecodable.get(name, name).removesuffix("/"))
+            if name.endswith("/"):
+                self._descend(stack, path, level.prefix + name, output)
             else:
-                self.ignored += 1
+                yield level.prefix + name, path
+
+    def _identity_of_output(self) -> tuple[int, int] | None:
+        """Looked up as late as the walk, because a run opens its source before it makes the folder."""
+        try:
+            return _identity(self._output)
+        except OSError:
+            return None
+
+    def _descend(self, stack: list[_Level], path: str, prefix: str, output: tuple[int, int] | None) -> None:
+        """Puts a folder on the stack, unless it is the output, above itself or not to be read."""
+        try:
+            here = _identity(path)
+            if here == output or any(level.identity == here for level in stack):
+                return
+            names = self._names(path)
+        except OSError as error:
+            self.warnings.append(f"can't read the folder {_shown(path)}: {error.strerror}")
+            return
+        undecodable = _readable(names)
+        names.sort(reverse=True)
+        stack.append(_Level(path, prefix, here, names, undecodable))
+
+    def _names(self, path: str) -> list[str]:
+        """Pictures and folders in a folder. Folders end in "/": "x/" sorts against "x-1" as the ids below them do."""
+        names = []
+        with os.scandir(path) as listing:
+            for entry in listing:
+                if _is_folder(entry):
+                    names.append(entry.name + "/")
+                elif entry.name.lower().endswith(ENDINGS):
+                    names.append(entry.name)
+                else:
+                    self.ignored += 1
+        return names
 
 
-def _identity(path: str | Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
+@dataclass
+class _Level:
+    """A folder on the way down.
+
+    Attributes:
+        names: what is still to do, the next one last.
+        undecodable: the names whose bytes are no UTF-8, as in ids -> as the system calls them.
+    """
+
+    path: str
+    prefix: str
+    identity: tuple[int, int]
+    names: list[str]
+    undecodable: dict[str, str]
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    status = os.stat(path)
     return status.st_dev, status.st_ino
 
 
@@ -76,18 +118,35 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _shown(name: str) -> str:
-    """The name with its undecodable bytes as %XX."""
+def _readable(names: list[str]) -> dict[str, str]:
+    """Replaces the undecodable names by valid ones that no sibling has; returns those with what they replace.
+
+    A sibling can literally be called what %XX makes of a name: then it becomes %%XX.
+    """
+    places = [place for place, name in enumerate(names) if not _is_text(name)]
+    if not places:
+        return {}
+    taken, undecodable = set(names), {}
+    for place in sorted(places, key=names.__getitem__):
+        name, mark = names[place], "%"
+        while (shown := _shown(name, mark)) in taken:
+            mark += "%"
+        taken.add(shown)
+        undecodable[shown] = name
+        names[place] = shown
+    return undecodable
+
+
+def _is_text(name: str) -> bool:
     try:
         name.encode()
-        return name
     except UnicodeEncodeError:
-        return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in name)
+        return False
+    return True
 
 
-def _unique_name(name: str, siblings: set[str]) -> str:
-    """The name in ids; lower-case hex where a sibling is literally called what %XX would make of it."""
-    shown = _shown(name)
-    if shown != name and shown in siblings:
-        return "".join(f"%{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in name)
-    return shown
+def _shown(name: str, mark: str = "%") -> str:
+    """The name with its undecodable bytes as %XX."""
+    if _is_text(name):
+        return name
+    return "".join(f"{mark}{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in name)
