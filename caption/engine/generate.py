@@ -7,6 +7,7 @@ import torch
 
 from caption.engine import Answer, EngineOptions, Request, library
 from caption.engine.collate import collate
+from caption.engine.errors import DoesNotLoad
 from caption.engine.families import UNPADDABLE
 from caption.engine.loop import Loop
 
@@ -24,7 +25,9 @@ class GenerateEngine:
         if options.threads:
             torch.set_num_threads(options.threads)
         self.options = options
-        self.tokenizer = load_processor(options.model, options.trust_remote_code).tokenizer
+        processor = load_processor(options.model, options.trust_remote_code)
+        self.tokenizer = processor.tokenizer
+        self.image_processor = type(processor.image_processor).__name__
         self.model = load_model(options)
         self.dtype = DTYPES[options.dtype]  # the model's own says fp32 where it keeps a part in that (BLIP-2)
         self.pad_id = self.tokenizer.pad_token_id or 0
@@ -60,6 +63,7 @@ class GenerateEngine:
         return {
             "engine": "generate",
             "model": type(model).__name__,
+            "image_processor": self.image_processor,
             "dtype": self.options.dtype,
             "device": torch.cuda.get_device_name() if self.options.device == "cuda" else self.options.device,
             "attention": getattr(model.config, "_attn_implementation", None),
@@ -97,6 +101,8 @@ class GenerateEngine:
             return_dict_in_generate=False,
             **({"repetition_penalty": penalty} if penalty != 1 else {}),
         )
+        if not loop.generated:
+            raise DoesNotLoad(f"{type(self.model).__name__} generates in a way of its own, which can't be followed")
         return [self._answer(request, loop, row) for row, request in enumerate(group)]
 
     def _answer(self, request: Request, loop: Loop, row: int) -> Answer:

@@ -8,19 +8,9 @@ from caption.engine import Request, load_engine, load_preparer
 from caption.engine.processor import load_processor
 
 from .helpers import caption_all, options, picture, pictures, set_ends, spell_ids
-from .tiny import FAMILIES
+from .tiny import FAMILIES, PLAIN, PROMPTS, prompts_for
 
 TOKENS = 12
-PROMPTS = ["Describe it.", "What is there to see, and where does it stand?", "Say."]
-# Families without a chat template: prompts as their cards write them.
-PLAIN = {
-    "paligemma": ["caption en", "describe en", "<image>caption fr"],
-    "blip": ["a picture of", "this is a large photograph of", "a"],
-    "blip_2": ["a photo of", "Question: what is there to see? Answer:", "this is"],
-    "instructblip": ["Write a short description.", "What is there to see?", "Say."],
-    "kosmos2": ["<grounding>An image of", "Describe this image in detail:", "<grounding>A"],
-    "florence2": ["<CAPTION>", "<MORE_DETAILED_CAPTION>", "<DETAILED_CAPTION>"],
-}
 
 
 def by_hand(processor, name, image, prompt):
@@ -45,7 +35,7 @@ def generate_by_hand(model, name, inputs, tokens=TOKENS) -> list[int]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_batched_captions_equal_generate_by_hand(checkpoint, name):
     folder = checkpoint(name)
-    prompts, images = PLAIN.get(name, PROMPTS), pictures(6)
+    prompts, images = prompts_for(name), pictures(6)
     engine, preparer = load_engine(options(folder, max_new_tokens=TOKENS)), load_preparer(options(folder))
     spell_ids(engine)
     processor = load_processor(folder)
@@ -71,7 +61,7 @@ def test_batched_captions_equal_generate_by_hand(checkpoint, name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_thin_and_tiny_pictures_are_captioned(checkpoint, name):
     folder = checkpoint(name)
-    prompt = PLAIN.get(name, PROMPTS)[0]
+    prompt = prompts_for(name)[0]
     engine = load_engine(options(folder, max_new_tokens=3, batch_size=8))
     preparer = load_preparer(options(folder, prompt=prompt))
     sizes = [(1, 1), (3, 3), (1, 3), (3, 200), (1, 2500), (2500, 1), (600, 5)]
@@ -79,12 +69,13 @@ def test_thin_and_tiny_pictures_are_captioned(checkpoint, name):
     assert set(caption_all(engine, requests)) == set(sizes)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_same_processor_as_transformers_own(checkpoint, name):
     """Where AutoProcessor loads with the same backend, ours makes the same arrays."""
     from transformers import AutoProcessor
 
-    folder, prompt = checkpoint(name), PLAIN.get(name, PROMPTS)[0]
+    folder, prompt = checkpoint(name), prompts_for(name)[0]
     try:
         theirs = AutoProcessor.from_pretrained(folder)
     except (ImportError, ValueError):

@@ -5,11 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from caption.engine import Request, load_engine, load_preparer
+from caption.engine import DoesNotLoad, Request, load_engine, load_preparer
 
 from .helpers import caption_all, options, picture, pictures, set_ends, spell_ids
-from .test_families import PLAIN, PROMPTS
-from .tiny import FAMILIES
+from .tiny import FAMILIES, prompts_for
 
 
 @pytest.fixture
@@ -121,16 +120,25 @@ def test_an_exception_passes_unchanged_and_reset_goes_on(llava):
     assert engine.step()[0].key == "good"
 
 
+def test_a_model_that_generates_in_its_own_way_is_named(llava):
+    engine, preparer = llava
+    engine.model.generate = lambda **inputs: inputs["input_ids"]
+    engine.admit([Request(0, preparer.prepare(picture(0)), 0)])
+    with pytest.raises(DoesNotLoad, match="LlavaForConditionalGeneration"):
+        engine.step()
+
+
 def test_describe(llava):
     said = llava[0].describe()
     assert said["engine"] == "generate" and said["model"] == "LlavaForConditionalGeneration"
+    assert said["image_processor"] == "CLIPImageProcessorPil"
     assert said["dtype"] == "fp32" and said["device"] == "cpu" and said["parameters"] > 1000
     assert said["versions"]["torch"] == torch.__version__
 
 
 @pytest.mark.parametrize(("name", "dtype"), [*((name, "fp16") for name in FAMILIES), ("blip_2", "bf16")])
 def test_half_precision(checkpoint, name, dtype):
-    settings = options(checkpoint(name), dtype=dtype, prompt=PLAIN.get(name, PROMPTS)[0], max_new_tokens=3)
+    settings = options(checkpoint(name), dtype=dtype, prompt=prompts_for(name)[0], max_new_tokens=3)
     engine, preparer = load_engine(settings), load_preparer(settings)
     set_ends(engine.model, [])
     inputs = preparer.prepare(picture(0))

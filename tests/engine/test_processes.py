@@ -10,8 +10,7 @@ import numpy as np
 from caption.engine import EngineOptions, Request, load_engine, load_preparer
 
 from .helpers import caption_all, options, picture
-from .test_families import PLAIN, PROMPTS
-from .tiny import FAMILIES
+from .tiny import FAMILIES, prompts_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +66,7 @@ print("with torch" if sys.modules.get("torch") else "without torch")
 def test_a_loader_process_prepares_the_same_without_torch(checkpoint, tmp_path):
     image = picture(5, 90, 120)
     image.save(tmp_path / "picture.png")
-    prompts = {name: PLAIN.get(name, PROMPTS)[0] for name in FAMILIES}
+    prompts = {name: prompts_for(name)[0] for name in FAMILIES}
     jobs = [(name, checkpoint(name), prompts[name]) for name in FAMILIES]
     done = python(PREPARE, str(tmp_path), *next(job for job in jobs if job[0] == "qwen2_5_vl"))
     assert (done.stdout.strip(), done.stderr) == ("without torch", "")
@@ -112,5 +111,5 @@ for folder, prompt in zip(sys.argv[1::2], sys.argv[2::2]):
     assert len(engine.step()) == 2
 """
     names = ["smolvlm", "paligemma", "florence2"]
-    done = python(code, *(part for name in names for part in (checkpoint(name), PLAIN.get(name, PROMPTS)[0])))
+    done = python(code, *(part for name in names for part in (checkpoint(name), prompts_for(name)[0])))
     assert (done.stdout, done.stderr) == ("", "")

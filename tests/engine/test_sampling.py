@@ -9,30 +9,28 @@ from caption.engine import Request, load_engine, load_preparer
 from caption.engine.sampling import NonFiniteWatch, RepetitionPenalty, gumbel_noise
 
 from .helpers import caption_all, options, pictures, spell_ids
+from .tiny import prompts_for
 
-PROMPTS = ["Describe it.", "What is there to see, and where does it stand?", "Say."]
 
-
-def captions(folder, batch_size, order, **changes):
-    settings = options(folder, batch_size=batch_size, **changes)
+def captions(checkpoint, name, batch_size, order, **changes):
+    prompts = prompts_for(name)
+    settings = options(checkpoint(name), prompt=prompts[0], batch_size=batch_size, **changes)
     engine, preparer = load_engine(settings), load_preparer(settings)
     spell_ids(engine)
     images = pictures(8)
-    requests = [Request(i, preparer.prepare(images[i], PROMPTS[i % 3]), seed=1000 + i) for i in order]
+    requests = [Request(i, preparer.prepare(images[i], prompts[i % 3]), seed=1000 + i) for i in order]
     return {key: answer.text for key, answer in caption_all(engine, requests).items()}
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "smolvlm", "blip", "florence2"])
 def test_the_same_words_whatever_the_batch_and_the_order(checkpoint, name):
     sampling = {"temperature": 0.8, "top_p": 0.95, "top_k": 50}
-    if name == "florence2":
-        sampling["prompt"] = "<CAPTION>"
-    one = captions(checkpoint(name), 1, range(8), **sampling)
+    one = captions(checkpoint, name, 1, range(8), **sampling)
     order = list(range(8))
     for batch_size in (2, 4, 8):
         random.Random(batch_size).shuffle(order)
-        assert captions(checkpoint(name), batch_size, order, **sampling) == one
-    greedy = captions(checkpoint(name), 4, range(8), **{**sampling, "temperature": 0.0})
+        assert captions(checkpoint, name, batch_size, order, **sampling) == one
+    greedy = captions(checkpoint, name, 4, range(8), **{**sampling, "temperature": 0.0})
     assert sum(one[i] != greedy[i] for i in range(8)) >= 6
 
 
@@ -74,16 +72,9 @@ def test_noise_of_neighbouring_seeds_and_steps_is_unrelated():
 
 def test_repetition_penalty_is_the_same_in_a_padded_batch(checkpoint):
     """Even where padding is the token that ends a text."""
-    texts = []
-    for batch_size in (1, 4):
-        settings = options(checkpoint("qwen2_5_vl"), batch_size=batch_size, repetition_penalty=1.5)
-        engine, preparer = load_engine(settings), load_preparer(settings)
-        spell_ids(engine)
-        requests = [Request(i, preparer.prepare(image, PROMPTS[i % 3]), 0) for i, image in enumerate(pictures(4))]
-        texts.append({key: answer.text for key, answer in caption_all(engine, requests).items()})
-    assert texts[0] == texts[1]
-    plain = captions(checkpoint("qwen2_5_vl"), 4, range(4))
-    assert texts[0] != plain
+    alone, together = (captions(checkpoint, "qwen2_5_vl", size, range(4), repetition_penalty=1.5) for size in (1, 4))
+    assert alone == together
+    assert alone != captions(checkpoint, "qwen2_5_vl", 4, range(4))
 
 
 def test_repetition_penalty_skips_padding():

@@ -252,6 +252,23 @@ def mllama():
 FAMILIES = {build.__name__: build for build in (
     qwen2_vl, qwen2_5_vl, qwen3_vl, idefics2, idefics3, smolvlm, llava, llava_next, llava_onevision, internvl,
     paligemma, gemma3, blip, blip_2, instructblip, kosmos2, florence2, mllama)}  # fmt: skip
+PROMPTS = ["Describe it.", "What is there to see, and where does it stand?", "Say."]
+# Families without a chat template: prompts as their cards write them.
+PLAIN = {
+    "paligemma": ["caption en", "describe en", "<image>caption fr"],
+    "blip": ["a picture of", "this is a large photograph of", "a"],
+    "blip_2": ["a photo of", "Question: what is there to see? Answer:", "this is"],
+    "instructblip": ["Write a short description.", "What is there to see?", "Say."],
+    "kosmos2": ["<grounding>An image of", "Describe this image in detail:", "<grounding>A"],
+    "florence2": ["<CAPTION>", "<MORE_DETAILED_CAPTION>", "<DETAILED_CAPTION>"],
+}
+
+
+def prompts_for(name: str) -> list[str]:
+    """Three prompts of unlike lengths, as that family takes them."""
+    return PLAIN.get(name, PROMPTS)
+
+
 # How much the random weights are spread, so that the likeliest tokens differ from step to step.
 SPREAD = {"paligemma": 12.0, "gemma3": 12.0}
 
