@@ -26,6 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line, made from ``OPTIONS``."""
     parser = _Parser(
         prog="python -m caption.run",
+        usage="python -m caption.run INPUT --output OUT [options]",
         description="Put a caption on every picture of a folder; type the same command again to go on.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

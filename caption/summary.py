@@ -52,7 +52,7 @@ def conclude(settings: Settings, source: Source, outcome: Outcome, record: Recor
     for warning in source.warnings:
         _say(f"Note: {warning}.")
     if source.ignored:
-        _say(f"Ignored {source.ignored:,} other files.")
+        _say(f"Ignored {source.ignored:,} other file{'s' if source.ignored > 1 else ''}.")
     if outcome.flags:
         _say(f"Flags: {_counted(outcome.flags)}.")
     out = Path(settings.output)

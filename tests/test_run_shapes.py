@@ -1,0 +1,104 @@
+"""The command with the embedded model: each caption is the truth of its own picture."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from tests.runs import ROOT, captions, failures, kill_group, run, start, wait_for_rows
+
+SHAPES = ("--model", "shapes")
+RIGHT = 0.97  # of so few pictures; the model's card has the figure
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """A folder of 36 scenes, and what stands on each."""
+    folder = tmp_path_factory.mktemp("scenes")
+    draw = ROOT / "scripts" / "draw_shapes.py"
+    subprocess.run([sys.executable, draw, folder, "--count", "36", "--seed", "77"], check=True, capture_output=True)
+    truth = {row["image"]: row["caption"] for row in map(json.loads, (folder / "truth.jsonl").open())}
+    (folder / "truth.jsonl").unlink()
+    return folder, truth
+
+
+def share_right(out, truth):
+    rows = captions(out)
+    assert set(rows) <= set(truth) and rows
+    return sum(row["caption"] == truth[id] for id, row in rows.items()) / len(rows)
+
+
+def test_each_caption_stands_on_its_own_picture_and_bad_pictures_cost_no_neighbour(scenes, tmp_path):
+    pictures, truth = scenes
+    shutil.copytree(pictures, tmp_path / "in")
+    deeper = tmp_path / "in" / "deeper" / "still"
+    deeper.mkdir(parents=True)
+    moved = sorted(truth)[0]
+    (tmp_path / "in" / moved).rename(deeper / moved)
+    truth = {f"deeper/still/{id}" if id == moved else id: text for id, text in truth.items()}
+    (deeper / "loop").symlink_to(tmp_path / "in")
+    bad = tmp_path / "in" / "deeper"
+    (bad / "zero.png").touch()
+    (bad / "text.jpg").write_text("This is no picture.\n")
+    whole = io.BytesIO()
+    Image.effect_noise((200, 200), 50).save(whole, "PNG")
+    (bad / "cut.png").write_bytes(whole.getvalue()[:9000])
+    (bad / "notes.md").touch()
+
+    done = run(tmp_path / "in", "--output", tmp_path / "out", *SHAPES)
+    assert done.returncode == 0, done.stderr
+    assert len(captions(tmp_path / "out")) == 36
+    assert share_right(tmp_path / "out", truth) >= RIGHT
+    assert {id: row["error"] for id, row in failures(tmp_path / "out").items()} == {
+        "deeper/zero.png": "EmptyFile", "deeper/text.jpg": "NotAnImage", "deeper/cut.png": "Truncated",
+    }  # fmt: skip
+    assert all(row["message"] and row["attempts"] == 1 for row in failures(tmp_path / "out").values())
+    assert "36 captioned" in done.stdout and "Ignored 1 other file." in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert "3 failed" in last and "shapes" in last and "--model" in last
+
+
+def test_a_kill_and_a_ctrl_c_in_the_middle_change_no_caption(scenes, tmp_path):
+    pictures, truth = scenes
+    command = (pictures, "--output", tmp_path / "out", *SHAPES, "--batch-size", 4, "--checkpoint-every", 5)
+    first = start(*command)
+    wait_for_rows(tmp_path / "out", 4)
+    kill_group(first)
+    second = start(*command)
+    wait_for_rows(tmp_path / "out", 12)
+    os.killpg(second.pid, signal.SIGINT)
+    stdout, stderr = second.communicate(timeout=60)
+    assert second.returncode in (130, 0), stderr
+    assert "Traceback" not in stdout + stderr
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    assert set(captions(tmp_path / "out")) == set(truth)
+    assert share_right(tmp_path / "out", truth) >= RIGHT
+
+
+def test_sampled_captions_are_the_same_for_any_number_of_workers_and_any_batch_size(scenes, tmp_path):
+    pictures, _ = scenes
+    texts = []
+    for number, machine in enumerate([("--batch-size", 8), ("--batch-size", 3, "--workers", 2)]):
+        out = tmp_path / f"out{number}"
+        done = run(pictures, "--output", out, *SHAPES, "--temperature", 6, "--seed", 11, "--limit", 16, *machine)
+        assert done.returncode == 0, done.stderr
+        texts.append({id: row["caption"] for id, row in captions(out).items()})
+    assert texts[0] == texts[1]
+    greedy = run(pictures, "--output", tmp_path / "greedy", *SHAPES, "--limit", 16)
+    assert greedy.returncode == 0
+    assert texts[0] != {id: row["caption"] for id, row in captions(tmp_path / "greedy").items()}
+
+
+def test_a_caption_cut_at_the_token_limit_says_so(scenes, tmp_path):
+    done = run(scenes[0], "--output", tmp_path / "out", *SHAPES, "--max-new-tokens", 3, "--limit", 4)
+    assert done.returncode == 0, done.stderr
+    for row in captions(tmp_path / "out").values():
+        assert (row["finish_reason"], row["tokens"], row["flags"]) == ("length", 3, ["cut-off"])
+    assert "4 cut-off" in done.stdout
