@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import stat
 import warnings
 from dataclasses import dataclass
 
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from caption.errors import EmptyFile, NotAFile, NotAnImage, TooLarge, Truncated, Unreadable, Vanished
 
@@ -17,6 +18,17 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 
 Image.MAX_IMAGE_PIXELS = None  # DecodeOptions.max_pixels_decoded is checked instead: an error, never a warning
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # picture generators store whole workflows as text
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -53,31 +65,39 @@ def read_image(where: str, options: DecodeOptions) -> tuple[Image.Image, tuple[i
             raise TooLarge("it does not fit into memory") from error
         except TooLarge:
             raise
+        except OSError as error:
+            if error.errno:  # the system's; Pillow's own have none
+                raise Unreadable(f"it can't be read: {error.strerror}") from error
+            raise Truncated(f"its data are broken: {error}") from error
         except Exception as error:  # decoders raise almost anything on broken data
             raise Truncated(f"its data are broken: {error}") from error
 
 
 def _open(where: str):
     try:
-        # Without O_NONBLOCK a pipe that nobody writes to would hold the loader for ever.
+        # Looked at before it is opened: a device may take the opening as a command.
+        _refuse_unless_file(os.stat(where))
+        # And opened so that a pipe that has taken its place meanwhile does not hold the loader for ever.
         descriptor = os.open(where, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise Vanished("it is gone, or a link to nothing") from error
+    except ValueError as error:
+        raise Vanished(f"no file can have this name: {error}") from error
     except OSError as error:
-        # A socket can't be opened at all (ENXIO).
-        if not os.path.isfile(where) and os.path.exists(where):
-            raise NotAFile("it is a socket or a device") from error
         raise Unreadable(f"it can't be opened: {error.strerror}") from error
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise NotAFile("it is a pipe, a device or a folder")
-        if status.st_size == 0:
-            raise EmptyFile("the file has zero bytes")
+        _refuse_unless_file(os.fstat(descriptor))
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _refuse_unless_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAFile("it is a pipe, a socket, a device or a folder")
+    if status.st_size == 0:
+        raise EmptyFile("the file has zero bytes")
 
 
 @functools.cache
@@ -98,13 +118,26 @@ def _upright_rgb(picture: Image.Image, options: DecodeOptions) -> tuple[Image.Im
     width, height = picture.size
     if width * height > options.max_pixels_decoded:
         raise TooLarge(f"{width}x{height} is more than {options.max_pixels_decoded} pixels (--max-pixels-decoded)")
-    turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    reduced = False
     if picture.format in ("JPEG", "MPO") and width * height > 4 * options.max_pixels:
         scale = (width * height / options.max_pixels) ** 0.5
-        picture.draft(None, (int(width / scale), int(height / scale)))
+        reduced = bool(picture.draft(None, (math.ceil(width / scale), math.ceil(height / scale))))
     picture.load()  # of an animation, the first frame
-    picture = ImageOps.exif_transpose(picture)
-    return _rgb(picture), ((height, width) if turned else (width, height))
+    # Asked after the loading: it can stand behind the pixels (PNG), and Pillow turns TIFFs as it loads them.
+    turn, sides_change = _turn(picture)
+    if turn is not None:
+        picture = picture.transpose(turn)
+    size = picture.size if not reduced else (height, width) if sides_change else (width, height)
+    return _rgb(picture), size
+
+
+def _turn(picture: Image.Image) -> tuple[Image.Transpose | None, bool]:
+    """What makes it upright, and whether that swaps width and height. Broken metadata don't cost the picture."""
+    try:
+        orientation = picture.getexif().get(0x0112, 1)
+    except Exception:  # the parser raises almost anything
+        return None, False
+    return _TURNS.get(orientation), orientation in (5, 6, 7, 8)
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
@@ -120,12 +153,18 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey from values of more bits: by the range they are usually stored in, or stretched where that is unknown."""
     if picture.mode.startswith("I;16"):
         return picture.convert("I").point(lambda value: value / 257).convert("L")
-    low, high = picture.getextrema()
-    if low >= 0 and high <= 255:
-        return picture.convert("L")
-    if picture.mode == "I" and low >= 0 and high <= 65535:
-        return picture.point(lambda value: value / 257).convert("L")
-    span = (high - low) or 1
-    return picture.convert("F").point(lambda value: value * (255 / span) - low * 255 / span).convert("L")
+    import numpy as np  # few pictures have such values
+
+    values = np.asarray(picture, np.float32)
+    finite = np.isfinite(values)
+    low, high = (float(end(where=finite, initial=far)) for end, far in ((values.min, np.inf), (values.max, -np.inf)))
+    if low > high:  # not one number
+        low, high = 0, 1
+    if low >= 0 and high <= 65535:
+        ranges = (1, 255, 65535) if picture.mode == "F" else (255, 65535)
+        low, high = 0, next(top for top in ranges if high <= top)
+    values = np.where(finite, values, low)
+    return Image.fromarray(((values - low) * (255 / ((high - low) or 1))).clip(0, 255).astype(np.uint8))
