@@ -7,8 +7,8 @@ caption.loader FD`` is started by a worker's LoaderPool.
 from __future__ import annotations
 
 from caption.channel import ChildChannel
-from caption.errors import EngineFailed, ItemError
-from caption.messages import LoaderReady, LoaderTask, Prepared, Refused
+from caption.errors import EngineFailed, ItemError, OutOfMemory
+from caption.messages import LoaderReady, LoaderTask, NotLoaded, Prepared, Refused
 from caption.process import child_socket, leave_stopping_to_parent
 
 
@@ -23,6 +23,8 @@ def load(task: LoaderTask, preparer, decode) -> Prepared | Refused:
         return Prepared(task.ref, inputs, width, height)
     except ItemError as error:
         return Refused(task.ref, type(error).__name__, str(error))
+    except MemoryError:
+        return Refused(task.ref, OutOfMemory.__name__, "preparing it takes more memory than there is")
     except Exception as error:
         return Refused(task.ref, EngineFailed.__name__, f"preparing it failed: {type(error).__name__}: {error}")
 
@@ -32,9 +34,13 @@ def main() -> None:
     channel = ChildChannel(child_socket())
     try:
         setup = channel.receive()
-        from caption.engine import load_preparer
+        from caption.engine import ModelError, load_preparer
 
-        preparer = load_preparer(setup.options, own_process=True)
+        try:
+            preparer = load_preparer(setup.options, own_process=True)
+        except ModelError as error:
+            channel.send(NotLoaded(type(error).__name__, str(error)))
+            return
         channel.send(LoaderReady())
         while True:
             channel.send(load(channel.receive(), preparer, setup.decode))

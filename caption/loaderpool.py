@@ -11,7 +11,7 @@ from collections import deque
 
 from caption.errors import DecoderCrashed, DecoderHung
 from caption.item import Item
-from caption.messages import LoaderReady, LoaderSetup, LoaderTask, Prepared, Ref, Refused
+from caption.messages import LoaderReady, LoaderSetup, LoaderTask, NotLoaded, Prepared, Ref, Refused
 from caption.process import Child
 
 _AHEAD = 2  # tasks sent to a loader: one in work, one to follow
@@ -21,7 +21,7 @@ _STARTS = 3  # loaders that may die in a row before one becomes ready
 class InlineLoader:
     """Loading in the worker itself, for an engine that wants no picture (``preparer.needs_image`` is False)."""
 
-    failure = None
+    failure = not_loaded = None
 
     def __init__(self, preparer):
         self._preparer = preparer
@@ -64,6 +64,7 @@ class LoaderPool:
         self._dead_starts = 0
         self._closing = False
         self.failure: str | None = None  # why no loader can be started
+        self.not_loaded: NotLoaded | None = None  # the same, where the model is to blame
         self.loading = 0
         self.steps = 0
         for _ in range(count):
@@ -88,12 +89,17 @@ class LoaderPool:
         return done
 
     def close(self) -> None:
+        if self._closing:
+            return
         self._closing = True
         with contextlib.suppress(OSError):
             os.write(self._wake_write, b"x")
-        self._thread.join(5)
+        self._thread.join(10)  # longer than it waits for the end of a loader
         for loader in self._loaders:
             loader.child.close()
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
     # ---- in the thread ----
 
@@ -105,11 +111,15 @@ class LoaderPool:
 
     def _serve(self) -> None:
         while not self._closing:
+            self._write_when_possible()
             timeout = 0.5 if any(loader.tasks for loader in self._loaders) else None
-            for key, _ in self._selector.select(timeout):
+            for key, mask in self._selector.select(timeout):
                 if key.fd == self._wake_read:
                     os.read(self._wake_read, 65536)
-                else:
+                    continue
+                if mask & selectors.EVENT_WRITE:
+                    key.data.child.channel.flush()
+                if mask & selectors.EVENT_READ:
                     self._listen(key.data)
             self._watch()
             self._feed()
@@ -120,10 +130,21 @@ class LoaderPool:
         self._loaders.append(loader)
         self._selector.register(loader.child.channel, selectors.EVENT_READ, loader)
 
+    def _write_when_possible(self) -> None:
+        """A message that the socket did not take whole goes on as the loader reads it."""
+        for loader in self._loaders:
+            channel = loader.child.channel
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.unsent else 0)
+            if self._selector.get_key(channel).events != wanted:
+                self._selector.modify(channel, wanted, loader)
+
     def _listen(self, loader: _Loader) -> None:
         for message in loader.child.channel.receive():
             if isinstance(message, LoaderReady):
                 loader.ready, self._dead_starts = True, 0
+            elif isinstance(message, NotLoaded):
+                self.not_loaded = message
+                self._fail(message.message)
             else:
                 loader.tasks.popleft()
                 loader.since = time.monotonic()
@@ -150,6 +171,8 @@ class LoaderPool:
             self._dead_starts += 1
         with self._lock:
             self._waiting.extendleft(reversed(tasks))
+        if self.failure:
+            return
         if self._dead_starts >= _STARTS:
             self._fail(f"the loader {message.removeprefix('the process that decoded it ')}")
         else:
