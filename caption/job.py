@@ -24,6 +24,7 @@ from caption.model import Model, find_model
 from caption.monitor import Monitor
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.progress import Progress
+from caption.redo import withdraw_rows
 from caption.runfile import RunFile
 from caption.schedule import make_schedule
 from caption.settings import OPTIONS, Settings, caption_settings
@@ -60,6 +61,9 @@ def run_job(settings: Settings) -> int:
             dtype = "fp32" if seats[0].device == "cpu" else "fp16"
         fingerprint = make_fingerprint(settings, model, dtype)
         with _disk_errors(out), _open_record(out, fingerprint) as record:
+            again = withdraw_rows(record, out, settings.retry_failed, settings.redo)
+            if again:
+                print(f"{again:,} rows are taken out, their images are done again.", flush=True)
             summary.greet(settings, source, seats, model, dtype, record)
             run_file = RunFile(out, fingerprint, dataclasses.asdict(settings))
             for change in run_file.changed_versions():

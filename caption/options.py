@@ -82,6 +82,8 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     for name, value in given.items():
         layer(name, value, "INPUT" if name == "input" else OPTIONS[name].flag, "command line")
     settings = Settings(**values)
+    if settings.num_beams > 1 and settings.temperature > 0:
+        raise UsageError("--num-beams and --temperature exclude each other", "leave one of them out")
     for name, shown in (("input", "INPUT, a folder of pictures"), ("output", "--output, a folder for the captions")):
         if not getattr(settings, name):
             raise UsageError(f"{shown}, is missing", "python -m caption.run INPUT --output OUT")

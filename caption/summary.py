@@ -63,13 +63,28 @@ def conclude(settings: Settings, source: Source, outcome: Outcome, record: Recor
     figures = f"{outcome.captioned:,} captioned{pace}, {outcome.failed:,} failed{errors}"
     figures += f", {outcome.skipped:,} done before"
     if stop.signal:
-        command = shlex.join(["python", "-m", "caption.run", *sys.argv[1:]])
-        _say(f"Stopped by {stop.signal.name}: {figures}. To go on, type the same command again: {command}")
+        argv = _to_go_on(sys.argv[1:])
+        same = "the same command again" if argv == sys.argv[1:] else "this"
+        command = shlex.join(["python", "-m", "caption.run", *argv])
+        _say(f"Stopped by {stop.signal.name}: {figures}. To go on, type {same}: {command}")
     else:
         _say(f"Finished: {figures}.{_EMBEDDED if settings.model in EMBEDDED else ''}")
 
 
 _EMBEDDED = " Model shapes is the tiny embedded one, for trying and tests: choose a real one with --model."
+
+
+def _to_go_on(argv: Sequence[str]) -> list[str]:
+    """The command that goes on: what was to be done again is open already, and not to be taken out once more."""
+    kept, skip = [], False
+    for word in argv:
+        if skip or word == "--retry-failed" or word.startswith("--redo="):
+            skip = False
+        elif word == "--redo":
+            skip = True
+        else:
+            kept.append(word)
+    return kept
 
 
 def _counted(counter: Counter) -> str:
