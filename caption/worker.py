@@ -6,6 +6,7 @@ ahead of it. It writes no output: all goes through the channel to the coordinato
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
@@ -103,18 +104,13 @@ class Worker:
             os._exit(1)  # the coordinator is gone: nobody would keep what is still computed
 
     def _beat(self) -> None:
-        while True:
-            time.sleep(_STATS_EVERY)
-            seconds, stage, since = dict(self._seconds), self._stage, self._since
-            seconds[stage] += time.monotonic() - since
-            self._channel.send(
-                Stats(
-                    stage,
-                    seconds["waiting"] + seconds["preprocessing"],
-                    seconds["generating"],
-                    self._steps + self._loaders.steps,
-                )
-            )
+        with contextlib.suppress(EOFError):  # the listener hears of that, too, and ends the process
+            while True:
+                time.sleep(_STATS_EVERY)
+                seconds, stage, since = dict(self._seconds), self._stage, self._since
+                seconds[stage] += time.monotonic() - since
+                waited = seconds["waiting"] + seconds["preprocessing"]
+                self._channel.send(Stats(stage, waited, seconds["generating"], self._steps + self._loaders.steps))
 
     def _enter(self, stage: str) -> None:
         now = time.monotonic()
@@ -273,7 +269,8 @@ class Worker:
             if kind == "memory":
                 self._capacity = half
         else:
-            self._capacity = max(self._capacity, self._borne)  # if it was memory, this picture alone was too much
+            if kind == "memory":  # this picture alone is too much: that says nothing of others
+                self._capacity = max(self._capacity, self._borne)
             name = OutOfMemory.__name__ if kind == "memory" else EngineFailed.__name__
             del self._items[group[0].ref]
             self._channel.send(Failed((Failure(group[0].ref, name, f"{type(error).__name__}: {error}"),)))

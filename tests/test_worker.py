@@ -1,0 +1,561 @@
+"""Worker: whose fault it is when the engine raises, and what is sent when. The worker runs in a thread, on a real
+channel, with the null engine's loader and an engine that fails where the test wants it."""
+
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+import caption.engine
+import caption.worker
+from caption.channel import Channel, ChildChannel
+from caption.engine import Answer, EngineOptions, NotFound
+from caption.image import DecodeOptions
+from caption.item import Item
+from caption.loaderpool import InlineLoader
+from caption.messages import (
+    Batch,
+    Broken,
+    Captioned,
+    Drain,
+    Failed,
+    Finish,
+    Hello,
+    Left,
+    Load,
+    Loaded,
+    NotLoaded,
+    Prepared,
+    Refused,
+    Setup,
+    Started,
+    Stats,
+)
+from caption.worker import Worker
+
+BEAT = Worker._beat
+
+
+class FakeEngine:
+    """Answers each request with its key after ``steps`` steps.
+
+    Args:
+        fault: given the keys inside, the exception that a step raises, or None.
+    """
+
+    def __init__(self, log, size=8, steps=1, fault=lambda keys: None):
+        self.log, self.size, self.steps, self.fault = log, size, steps, fault
+        self.left = {}
+        self.go_on = threading.Event()  # a test can hold it inside a step
+        self.go_on.set()
+
+    @property
+    def free(self):
+        return self.size - len(self.left)
+
+    def admit(self, requests):
+        assert len(requests) <= self.free
+        self.log.append(("admit", tuple(request.key for request in requests)))
+        self.left.update((request.key, self.steps) for request in requests)
+
+    def step(self):
+        self.log.append(("step", tuple(self.left)))
+        assert self.go_on.wait(20)
+        error = self.fault(set(self.left))
+        if error:
+            raise error
+        self.left = {key: left - 1 for key, left in self.left.items()}
+        ended = [key for key, left in self.left.items() if not left]
+        for key in ended:
+            del self.left[key]
+        return [Answer(key, f"picture {key}.", "stop", 2) for key in ended]
+
+    def reset(self):
+        self.left.clear()
+
+    def describe(self):
+        return {"engine": "fake"}
+
+
+class RecordingChannel(ChildChannel):
+    """Notes what is sent in the log that the engine writes too, so that their order shows."""
+
+    def __init__(self, sock, log):
+        super().__init__(sock)
+        self.log = log
+
+    def send(self, message):
+        self.log.append(message)
+        super().send(message)
+
+
+class Bench:
+    """A worker in a thread, and the coordinator's end of its channel."""
+
+    def __init__(self):
+        self.log = []
+        ours, theirs = socket.socketpair()
+        self.channel = Channel(ours)
+        self.theirs = RecordingChannel(theirs, self.log)
+        self.raised = None
+        self.leases = 0
+
+    def start(self, model="null"):
+        options = EngineOptions(model, "fp32", "cpu", 8, "Describe it.", 16)
+        setup = Setup("cpu0", options, 1, DecodeOptions(1000, 1000), 10.0)
+        self.worker = Worker(self.theirs, setup)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        self.channel.send(Load())
+
+    def _run(self):
+        try:
+            self.worker.run()
+        except BaseException as error:
+            self.raised = error
+
+    def give(self, count, alone=False, name="x"):
+        """Hands out a batch; returns its refs."""
+        self.leases += 1
+        items = tuple(Item(i, f"{name}{i}", f"{name}{i}", "/nowhere", 100 + i) for i in range(count))
+        self.channel.send(Batch(self.leases, items, alone))
+        return [(self.leases, position) for position in range(count)]
+
+    def sent(self, kind):
+        return [message for message in self.log if isinstance(message, kind)]
+
+    def engine_saw(self, what):
+        return [entry[1] for entry in list(self.log) if type(entry) is tuple and entry[0] == what]
+
+    def captioned(self):
+        return [result.ref for message in self.sent(Captioned) for result in message.results]
+
+    def failed(self):
+        return {one.ref: one.error for message in self.sent(Failed) for one in message.failures}
+
+    def groups(self):
+        return [started.refs for started in self.sent(Started)]
+
+    def wait(self, condition, timeout=20.0):
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, self.log
+            assert self.raised is None, self.raised
+            time.sleep(0.002)
+
+    def wait_for_results(self, count):
+        self.wait(lambda: len(self.captioned()) + len(self.failed()) >= count)
+
+    def finish(self):
+        self.channel.send(Finish())
+        self.end()
+
+    def end(self):
+        self.thread.join(20)
+        assert not self.thread.is_alive(), self.log
+        assert self.raised is None, self.raised
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """What ends a worker process must not end this one: its listener only notes it."""
+    bench = Bench()
+    bench.exits = []
+    monkeypatch.setattr(os, "_exit", bench.exits.append)
+    monkeypatch.setattr(Worker, "_beat", lambda self: None)  # one test asks for it
+    yield bench
+    bench.channel.close()
+    for thread in threading.enumerate():
+        if thread.name == "mail":
+            thread.join(10)
+
+
+@pytest.fixture
+def with_engine(bench, monkeypatch):
+    """with_engine(...): a worker started with a FakeEngine of these arguments."""
+
+    def start(**arguments):
+        engine = FakeEngine(bench.log, **arguments)
+        monkeypatch.setattr(caption.engine, "load_engine", lambda options: engine)
+        bench.start()
+        return engine
+
+    return start
+
+
+@pytest.fixture
+def loader(monkeypatch):
+    """A loader that gives what the test puts into ``answers``, when it puts it there."""
+
+    class Loader(InlineLoader):
+        def __init__(self):
+            self.answers, self.loading, self.steps = [], 0, 0
+
+        def submit(self, ref, item):
+            self.loading += 1
+
+        def take(self, timeout=0):
+            if not self.answers:
+                time.sleep(min(timeout, 0.01))
+            done, self.answers = self.answers, []
+            self.loading -= len(done)
+            return done
+
+    loader = Loader()
+    monkeypatch.setattr(Worker, "_start_loaders", lambda self: loader)
+    return loader
+
+
+def prepared(ref):
+    return Prepared(ref, {}, 640, 480)
+
+
+# ---- a life without trouble ----
+
+
+def test_the_way_from_hello_to_left(bench, with_engine):
+    with_engine()
+    refs = bench.give(3)
+    bench.finish()
+    kinds = [type(entry).__name__ for entry in bench.log if type(entry) is not tuple]
+    assert kinds == ["Hello", "Loaded", "Started", "Captioned", "Left"]
+    assert bench.sent(Loaded)[0].facts == {"engine": "fake"}
+    results = bench.sent(Captioned)[0].results
+    assert [(one.ref, one.caption, one.tokens, one.flags) for one in results] == [
+        (ref, f"picture {ref}.", 2, ()) for ref in refs
+    ]
+
+
+def test_started_is_sent_before_the_engine_sees_the_items(bench, with_engine):
+    with_engine(size=4, steps=2)
+    bench.give(10)
+    bench.wait_for_results(10)
+    announced = set()
+    for entry in bench.log:
+        if isinstance(entry, Started):
+            announced.update(entry.refs)
+        elif type(entry) is tuple:
+            assert announced.issuperset(entry[1])
+    assert len(announced) == 10
+
+
+def test_free_places_are_filled_while_others_are_still_inside(bench, with_engine):
+    engine = with_engine(size=4, steps=3)
+    engine.go_on.clear()
+    first = bench.give(2)
+    bench.wait(lambda: bench.engine_saw("step"))
+    second = bench.give(3)
+    bench.wait(lambda: not bench.worker._mail.empty())
+    engine.go_on.set()
+    bench.wait_for_results(5)
+    assert {*first, *second[:2]} in map(set, bench.engine_saw("step"))
+    assert bench.engine_saw("admit") == [tuple(first), tuple(second[:2]), tuple(second[2:])]
+
+
+def test_a_group_waits_for_its_loaders_until_it_is_full(bench, with_engine, loader):
+    with_engine(size=4)
+    refs = bench.give(5)
+    bench.wait(lambda: loader.loading == 5)
+    loader.answers = [prepared(ref) for ref in refs[:3]]
+    time.sleep(0.1)
+    assert bench.groups() == [], "the fourth is on its way"
+    loader.answers = [prepared(refs[3])]
+    bench.wait_for_results(4)
+    loader.answers = [prepared(refs[4])]
+    bench.wait_for_results(5)
+    assert bench.groups() == [tuple(refs[:4]), (refs[4],)]
+
+
+def test_what_the_guard_doubts_is_a_flag(bench, with_engine, monkeypatch):
+    engine = with_engine()
+    ref = (1, 0)
+    monkeypatch.setattr(engine, "step", lambda: [Answer(ref, "a cat on", "length", 16, ("non-finite",))])
+    bench.give(1)
+    bench.wait_for_results(1)
+    (result,) = bench.sent(Captioned)[0].results
+    assert (result.finish_reason, result.flags) == ("length", ("non-finite", "cut-off"))
+
+
+def test_a_refused_picture_is_a_failure_and_its_neighbours_are_captioned(bench, with_engine, loader):
+    with_engine()
+    refs = bench.give(3)
+    loader.answers = [prepared(refs[0]), Refused(refs[1], "NotAnImage", "no picture"), prepared(refs[2])]
+    bench.wait_for_results(3)
+    assert bench.failed() == {refs[1]: "NotAnImage"}
+    assert bench.captioned() == [refs[0], refs[2]]
+    assert refs[1] not in {ref for group in bench.groups() for ref in group}, "it was never a suspect"
+    (result, _) = bench.sent(Captioned)[0].results
+    assert (result.width, result.height) == (640, 480)
+
+
+def test_the_real_null_engine_captions_each_item_with_its_own_id(bench):
+    bench.start(model="null")
+    bench.give(20, name="photo")
+    bench.finish()
+    captions = {one.ref[1]: one.caption for message in bench.sent(Captioned) for one in message.results}
+    assert captions == {position: f"photo{position}" for position in range(20)}
+
+
+# ---- one of a group is bad ----
+
+
+@pytest.mark.parametrize("bad", [0, 3, 7])
+def test_one_bad_item_in_a_group_of_eight_fails_alone(bench, with_engine, bad):
+    with_engine(fault=lambda keys: RuntimeError("bad shape") if (1, bad) in keys else None)
+    refs = bench.give(8)
+    bench.wait_for_results(8)
+    assert bench.failed() == {(1, bad): "EngineFailed"}
+    assert sorted(bench.captioned()) == [ref for ref in refs if ref != (1, bad)]
+    assert [len(group) for group in bench.groups() if (1, bad) in group] == [8, 4, 2, 1]
+    assert bench.sent(Failed)[0].failures[0].message == "RuntimeError: bad shape"
+    assert bench.sent(Broken) == []
+
+
+def test_two_bad_items_in_a_group_are_both_found(bench, with_engine):
+    with_engine(fault=lambda keys: ValueError("bad") if keys & {(1, 1), (1, 6)} else None)
+    bench.give(8)
+    bench.wait_for_results(8)
+    assert bench.failed() == {(1, 1): "EngineFailed", (1, 6): "EngineFailed"}
+    assert len(bench.captioned()) == 6
+
+
+def test_an_error_does_not_make_later_groups_smaller(bench, with_engine):
+    with_engine(fault=lambda keys: RuntimeError("bad shape") if (1, 2) in keys else None)
+    bench.give(8)
+    bench.wait_for_results(8)
+    bench.give(8)
+    bench.wait_for_results(16)
+    assert len(bench.groups()[-1]) == 8
+
+
+def test_an_error_with_several_groups_inside_costs_only_the_bad_one(bench, with_engine):
+    """With slots, what raises can be any of those inside, whenever they came."""
+    engine = with_engine(size=6, steps=3, fault=lambda keys: RuntimeError("bad") if (2, 0) in keys else None)
+    engine.go_on.clear()
+    bench.give(4)
+    bench.wait(lambda: bench.engine_saw("step"))
+    bench.give(2)
+    bench.wait(lambda: not bench.worker._mail.empty())
+    engine.go_on.set()
+    bench.wait_for_results(6)
+    assert bench.failed() == {(2, 0): "EngineFailed"}
+    assert len(bench.captioned()) == 5
+
+
+# ---- memory ----
+
+
+def test_out_of_memory_halves_the_group_and_is_remembered(bench, with_engine):
+    with_engine(fault=lambda keys: MemoryError() if len(keys) > 4 else None)
+    bench.give(8)
+    bench.wait_for_results(8)
+    bench.give(8)
+    bench.wait_for_results(16)
+    assert bench.failed() == {}
+    assert [len(group) for group in bench.groups()] == [8, 4, 4, 4, 4]
+
+
+def test_a_picture_too_large_even_alone_does_not_slow_down_the_others(bench, with_engine):
+    with_engine(fault=lambda keys: RuntimeError("CUDA out of memory.") if (2, 5) in keys else None)
+    bench.give(8)
+    bench.wait_for_results(8)
+    bench.give(8)
+    bench.wait_for_results(16)
+    assert bench.failed() == {(2, 5): "OutOfMemory"}
+    bench.give(8)
+    bench.wait_for_results(24)
+    assert len(bench.groups()[-1]) == 8
+
+
+def test_a_retry_that_is_too_large_alone_does_not_slow_down_the_others(bench, with_engine):
+    with_engine(fault=lambda keys: MemoryError() if (1, 0) in keys else None)
+    bench.give(1, alone=True)
+    bench.wait_for_results(1)
+    bench.give(8)
+    bench.wait_for_results(9)
+    assert len(bench.groups()[-1]) == 8
+
+
+# ---- alone ----
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True)])
+def test_an_alone_batch_is_never_joined_and_joins_nobody(bench, with_engine, order):
+    engine = with_engine(size=8, steps=3)
+    engine.go_on.clear()
+    bench.give(2, alone=order[0])
+    bench.wait(lambda: bench.engine_saw("step"))
+    bench.give(3, alone=order[1])
+    bench.wait(lambda: not bench.worker._mail.empty())
+    engine.go_on.set()
+    bench.wait_for_results(5)
+    for inside in bench.engine_saw("step"):
+        assert len({lease for lease, _ in inside}) == 1, "two hand-outs side by side"
+
+
+def test_an_alone_batch_goes_in_as_one_group_after_its_last_picture_is_there(bench, with_engine, loader):
+    with_engine()
+    refs = bench.give(3, alone=True)
+    bench.wait(lambda: loader.loading == 3)
+    loader.answers = [prepared(refs[2])]
+    time.sleep(0.1)
+    assert bench.groups() == []
+    loader.answers = [Refused(refs[0], "Truncated", "broken"), prepared(refs[1])]
+    bench.wait_for_results(3)
+    assert bench.groups() == [(refs[2], refs[1])]
+
+
+def test_an_alone_batch_of_which_all_is_refused_holds_up_nothing(bench, with_engine, loader):
+    with_engine()
+    refs = bench.give(1, alone=True)
+    others = bench.give(2)
+    bench.wait(lambda: loader.loading == 3)
+    loader.answers = [Refused(refs[0], "Truncated", "broken"), *map(prepared, others)]
+    bench.wait_for_results(3)
+    assert bench.captioned() == others
+
+
+def test_an_alone_batch_larger_than_the_engine_runs_in_parts_by_itself(bench, with_engine):
+    with_engine(size=4)
+    bench.give(10, alone=True)
+    bench.give(2)
+    bench.wait_for_results(12)
+    assert [len(group) for group in bench.groups()] == [4, 4, 2, 2]
+
+
+# ---- ends ----
+
+
+def assert_no_word_of_leaving(bench):
+    """Left would say that it ended as told: then what it held would never be handed out again."""
+    assert bench.sent(Left) == []
+
+
+def test_a_device_error_is_the_last_word(bench, with_engine):
+    with_engine(fault=lambda keys: RuntimeError("CUDA error: an illegal memory access was encountered"))
+    refs = bench.give(8)
+    bench.end()
+    assert "illegal memory access" in bench.sent(Broken)[0].message
+    assert bench.groups() == [tuple(refs)]
+    assert bench.failed() == {}
+    assert len(bench.engine_saw("step")) == 1
+    assert_no_word_of_leaving(bench)
+
+
+def test_loaders_that_can_not_start_are_the_last_word(bench, with_engine, loader):
+    loader.failure = "the loader ended with status 1"
+    with_engine()
+    bench.end()
+    assert bench.sent(Broken) == [Broken("the loader ended with status 1")]
+    assert_no_word_of_leaving(bench)
+
+
+def test_a_model_without_a_processor_is_not_loaded(bench, with_engine, loader):
+    loader.failure = "it has no processor"
+    loader.not_loaded = NotLoaded("NotFound", "it has no processor")
+    with_engine()
+    bench.end()
+    assert bench.sent(NotLoaded) == [NotLoaded("NotFound", "it has no processor")]
+    assert_no_word_of_leaving(bench)
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (NotFound("there is no config.json"), "NotFound"),
+        (MemoryError("no room"), "memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "memory"),
+        (RuntimeError("CUDA error: device-side assert triggered"), "device"),
+        (KeyError("hidden_size"), "DoesNotLoad"),
+    ],
+)
+def test_a_model_that_does_not_load_is_named(bench, monkeypatch, error, name):
+    def load_engine(options):
+        raise error
+
+    monkeypatch.setattr(caption.engine, "load_engine", load_engine)
+    bench.start()
+    bench.end()
+    (message,) = bench.sent(NotLoaded)
+    assert message.error == name
+    assert str(error) in message.message
+    assert bench.sent(Loaded) == []
+    assert_no_word_of_leaving(bench)
+
+
+def test_finish_lets_all_that_was_handed_out_end(bench, with_engine):
+    with_engine(size=4, steps=2)
+    bench.give(9)
+    bench.give(3, alone=True)
+    bench.finish()
+    assert len(bench.captioned()) == 12
+    assert len(bench.sent(Left)) == 1
+
+
+def test_drain_ends_what_is_inside_and_leaves_the_rest(bench, with_engine):
+    engine = with_engine(size=4, steps=3)
+    engine.go_on.clear()
+    refs = bench.give(10)
+    bench.wait(lambda: bench.engine_saw("step"))
+    bench.channel.send(Drain())
+    bench.wait(lambda: not bench.worker._mail.empty())
+    engine.go_on.set()
+    bench.end()
+    assert bench.captioned() == refs[:4]
+    assert bench.groups() == [tuple(refs[:4])]
+    assert len(bench.sent(Left)) == 1
+
+
+def test_drain_does_not_search_for_a_bad_item(bench, with_engine):
+    engine = with_engine(fault=lambda keys: RuntimeError("bad"))
+    engine.go_on.clear()
+    bench.give(8)
+    bench.wait(lambda: bench.engine_saw("step"))
+    bench.channel.send(Drain())
+    bench.wait(lambda: not bench.worker._mail.empty())
+    engine.go_on.set()
+    bench.end()
+    assert bench.failed() == {}, "nobody was tried alone"
+    assert len(bench.engine_saw("step")) == 1
+    assert len(bench.sent(Left)) == 1
+
+
+def test_a_worker_whose_coordinator_is_gone_ends(bench, with_engine):
+    with_engine()
+    bench.wait(lambda: bench.sent(Loaded))
+    bench.channel.close()
+    bench.wait(lambda: bench.exits == [1])
+
+
+def test_a_coordinator_that_goes_at_the_worst_moment_is_not_taken_for_a_bad_item(bench, with_engine, monkeypatch):
+    send = bench.theirs.send
+
+    def gone(message):
+        if isinstance(message, Started):
+            raise EOFError("the parent is gone")
+        send(message)
+
+    monkeypatch.setattr(bench.theirs, "send", gone)
+    with_engine()
+    bench.give(2)
+    bench.thread.join(20)
+    assert type(bench.raised) is EOFError
+
+
+def test_stats_tell_the_stage_and_count_up(bench, monkeypatch):
+    monkeypatch.setattr(Worker, "_beat", BEAT)
+    monkeypatch.setattr(caption.worker, "_STATS_EVERY", 0.02)
+    engine = FakeEngine(bench.log)
+    monkeypatch.setattr(caption.engine, "load_engine", lambda options: engine)
+    bench.start()
+    bench.wait(lambda: any(one.stage == "waiting" for one in bench.sent(Stats)))
+    engine.go_on.clear()
+    bench.give(2)
+    bench.wait(lambda: any(one.stage == "generating" for one in bench.sent(Stats)))
+    before = bench.sent(Stats)[-1]
+    bench.wait(lambda: bench.sent(Stats)[-1].busy > before.busy)
+    engine.go_on.set()
+    bench.wait(lambda: bench.sent(Stats)[-1].steps > before.steps)
+    assert bench.sent(Hello)[0].pid == os.getpid()
