@@ -6,7 +6,6 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 
-from caption.errors import CaptionError
 from caption.item import Item
 from caption.schedule import Schedule
 from caption.sources import Source
@@ -68,5 +67,5 @@ class Count:
     def _count(self) -> None:
         try:
             self.total = sum(1 for _ in itertools.islice(self._source.items(), self._limit))
-        except CaptionError:
+        except Exception:
             pass  # the run reads the same input and says what is wrong with it
