@@ -179,11 +179,13 @@ def test_unreadable_folder_is_a_warning_and_the_rest_goes_on(root, monkeypatch):
     assert len(source.warnings) == 1, "a fresh walk begins without the warnings of the last"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("mode", [0o000, 0o400])  # not to be listed; listed, but what is in it not to be looked at
 def test_folder_without_permission_is_a_warning(root, mode):
     put(root, "a/x.jpg", "b/deep/y.jpg")
     (root / "b").chmod(mode)
+    if os.access(root / "b", os.X_OK):
+        (root / "b").chmod(0o700)
+        pytest.skip("root may read everything")
     try:
         source = source_of(root)
         assert [item.id for item in source.items()] == ["a/x.jpg"]
