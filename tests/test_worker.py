@@ -2,7 +2,6 @@
 channel, with the null engine's loader and an engine that fails where the test wants it."""
 
 import os
-import socket
 import threading
 import time
 
@@ -10,152 +9,26 @@ import pytest
 
 import caption.engine
 import caption.worker
-from caption.channel import Channel, ChildChannel
-from caption.engine import Answer, EngineOptions, NotFound
-from caption.image import DecodeOptions
-from caption.item import Item
-from caption.loaderpool import InlineLoader
+from caption.engine import Answer, NotFound
 from caption.messages import (
-    Batch,
     Broken,
     Captioned,
     Drain,
     Failed,
-    Finish,
     Hello,
     Left,
-    Load,
     Loaded,
     NotLoaded,
     Prepared,
     Refused,
-    Setup,
     Started,
     Stats,
 )
 from caption.worker import Worker
+from tests.bench import Bench, FakeEngine, HeldLoader
 
 BEAT = Worker._beat
-
-
-class FakeEngine:
-    """Answers each request with its key after ``steps`` steps.
-
-    Args:
-        fault: given the keys inside, the exception that a step raises, or None.
-    """
-
-    def __init__(self, log, size=8, steps=1, fault=lambda keys: None):
-        self.log, self.size, self.steps, self.fault = log, size, steps, fault
-        self.left = {}
-        self.go_on = threading.Event()  # a test can hold it inside a step
-        self.go_on.set()
-
-    @property
-    def free(self):
-        return self.size - len(self.left)
-
-    def admit(self, requests):
-        assert len(requests) <= self.free
-        self.log.append(("admit", tuple(request.key for request in requests)))
-        self.left.update((request.key, self.steps) for request in requests)
-
-    def step(self):
-        self.log.append(("step", tuple(self.left)))
-        assert self.go_on.wait(20)
-        error = self.fault(set(self.left))
-        if error:
-            raise error
-        self.left = {key: left - 1 for key, left in self.left.items()}
-        ended = [key for key, left in self.left.items() if not left]
-        for key in ended:
-            del self.left[key]
-        return [Answer(key, f"picture {key}.", "stop", 2) for key in ended]
-
-    def reset(self):
-        self.left.clear()
-
-    def describe(self):
-        return {"engine": "fake"}
-
-
-class RecordingChannel(ChildChannel):
-    """Notes what is sent in the log that the engine writes too, so that their order shows."""
-
-    def __init__(self, sock, log):
-        super().__init__(sock)
-        self.log = log
-
-    def send(self, message):
-        self.log.append(message)
-        super().send(message)
-
-
-class Bench:
-    """A worker in a thread, and the coordinator's end of its channel."""
-
-    def __init__(self):
-        self.log = []
-        ours, theirs = socket.socketpair()
-        self.channel = Channel(ours)
-        self.theirs = RecordingChannel(theirs, self.log)
-        self.raised = None
-        self.leases = 0
-
-    def start(self, model="null"):
-        options = EngineOptions(model, "fp32", "cpu", 8, "Describe it.", 16)
-        setup = Setup("cpu0", options, 1, DecodeOptions(1000, 1000), 10.0)
-        self.worker = Worker(self.theirs, setup)
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-        self.channel.send(Load())
-
-    def _run(self):
-        try:
-            self.worker.run()
-        except BaseException as error:
-            self.raised = error
-
-    def give(self, count, alone=False, name="x"):
-        """Hands out a batch; returns its refs."""
-        self.leases += 1
-        items = tuple(Item(i, f"{name}{i}", f"{name}{i}", "/nowhere", 100 + i) for i in range(count))
-        self.channel.send(Batch(self.leases, items, alone))
-        return [(self.leases, position) for position in range(count)]
-
-    def sent(self, kind):
-        return [message for message in self.log if isinstance(message, kind)]
-
-    def engine_saw(self, what):
-        return [entry[1] for entry in list(self.log) if type(entry) is tuple and entry[0] == what]
-
-    def captioned(self):
-        return [result.ref for message in self.sent(Captioned) for result in message.results]
-
-    def failed(self):
-        return {one.ref: one.error for message in self.sent(Failed) for one in message.failures}
-
-    def groups(self):
-        return [started.refs for started in self.sent(Started)]
-
-    def wait(self, condition, timeout=20.0):
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, self.log
-            assert self.raised is None, self.raised
-            time.sleep(0.002)
-
-    def wait_for_results(self, count):
-        self.wait(lambda: len(self.captioned()) + len(self.failed()) >= count)
-
-    def finish(self):
-        self.channel.send(Finish())
-        self.end()
-
-    def end(self):
-        self.thread.join(20)
-        assert not self.thread.is_alive(), self.log
-        assert self.raised is None, self.raised
+LEFT_WOULD = "say that it ended as told: then what it held would never be handed out again"
 
 
 @pytest.fixture
@@ -187,23 +60,7 @@ def with_engine(bench, monkeypatch):
 
 @pytest.fixture
 def loader(monkeypatch):
-    """A loader that gives what the test puts into ``answers``, when it puts it there."""
-
-    class Loader(InlineLoader):
-        def __init__(self):
-            self.answers, self.loading, self.steps = [], 0, 0
-
-        def submit(self, ref, item):
-            self.loading += 1
-
-        def take(self, timeout=0):
-            if not self.answers:
-                time.sleep(min(timeout, 0.01))
-            done, self.answers = self.answers, []
-            self.loading -= len(done)
-            return done
-
-    loader = Loader()
+    loader = HeldLoader()
     monkeypatch.setattr(Worker, "_start_loaders", lambda self: loader)
     return loader
 
@@ -222,10 +79,8 @@ def test_the_way_from_hello_to_left(bench, with_engine):
     kinds = [type(entry).__name__ for entry in bench.log if type(entry) is not tuple]
     assert kinds == ["Hello", "Loaded", "Started", "Captioned", "Left"]
     assert bench.sent(Loaded)[0].facts == {"engine": "fake"}
-    results = bench.sent(Captioned)[0].results
-    assert [(one.ref, one.caption, one.tokens, one.flags) for one in results] == [
-        (ref, f"picture {ref}.", 2, ()) for ref in refs
-    ]
+    results = [(one.ref, one.caption, one.tokens, one.flags) for one in bench.sent(Captioned)[0].results]
+    assert results == [(ref, f"picture {ref}.", 2, ()) for ref in refs]
 
 
 def test_started_is_sent_before_the_engine_sees_the_items(bench, with_engine):
@@ -428,11 +283,6 @@ def test_an_alone_batch_larger_than_the_engine_runs_in_parts_by_itself(bench, wi
 # ---- ends ----
 
 
-def assert_no_word_of_leaving(bench):
-    """Left would say that it ended as told: then what it held would never be handed out again."""
-    assert bench.sent(Left) == []
-
-
 def test_a_device_error_is_the_last_word(bench, with_engine):
     with_engine(fault=lambda keys: RuntimeError("CUDA error: an illegal memory access was encountered"))
     refs = bench.give(8)
@@ -441,7 +291,7 @@ def test_a_device_error_is_the_last_word(bench, with_engine):
     assert bench.groups() == [tuple(refs)]
     assert bench.failed() == {}
     assert len(bench.engine_saw("step")) == 1
-    assert_no_word_of_leaving(bench)
+    assert bench.sent(Left) == [], LEFT_WOULD
 
 
 def test_loaders_that_can_not_start_are_the_last_word(bench, with_engine, loader):
@@ -449,7 +299,7 @@ def test_loaders_that_can_not_start_are_the_last_word(bench, with_engine, loader
     with_engine()
     bench.end()
     assert bench.sent(Broken) == [Broken("the loader ended with status 1")]
-    assert_no_word_of_leaving(bench)
+    assert bench.sent(Left) == [], LEFT_WOULD
 
 
 def test_a_model_without_a_processor_is_not_loaded(bench, with_engine, loader):
@@ -458,7 +308,7 @@ def test_a_model_without_a_processor_is_not_loaded(bench, with_engine, loader):
     with_engine()
     bench.end()
     assert bench.sent(NotLoaded) == [NotLoaded("NotFound", "it has no processor")]
-    assert_no_word_of_leaving(bench)
+    assert bench.sent(Left) == [], LEFT_WOULD
 
 
 @pytest.mark.parametrize(
@@ -482,7 +332,7 @@ def test_a_model_that_does_not_load_is_named(bench, monkeypatch, error, name):
     assert message.error == name
     assert str(error) in message.message
     assert bench.sent(Loaded) == []
-    assert_no_word_of_leaving(bench)
+    assert bench.sent(Left) == [], LEFT_WOULD
 
 
 def test_finish_lets_all_that_was_handed_out_end(bench, with_engine):
