@@ -59,15 +59,17 @@ def _rows(paths: Paths, state: State) -> Iterator[str]:
         if entry.file is None:
             yield f"record {entry.position + 1:,} of {paths.index} names a row file that there is not"
             continue
-        where = f"{paths.rows(entry.file)}, row {count[entry.file] + 1:,} at byte {entry.offset:,}"
         count[entry.file] += 1
         size[entry.file] += len(entry.line)
+        wrong = ""
         if not entry.intact:
-            yield f"{where}: not the row whose checksum and size are in the index"
+            wrong = "not the row whose checksum and size are in the index"
         elif not entry.named:
-            yield f"{where}: not a row with the id that is in the index"
+            wrong = "not a row with the id that is in the index"
         elif entry.digest in repeated:
-            yield f"{where}: one of several rows of the id {rows.identify(entry.line)!r}"
+            wrong = f"one of several rows of the id {rows.identify(entry.line)!r}"
+        if wrong:
+            yield f"{paths.rows(entry.file)}, row {count[entry.file]:,} at byte {entry.offset:,}: {wrong}"
     for name, extent in state.files.items():
         if (count[name], size[name]) != (extent.rows, extent.bytes):
             yield (
