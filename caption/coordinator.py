@@ -10,7 +10,7 @@ from typing import Any
 
 from caption import retry
 from caption.crew import Crew, Died, GivenUp, Member
-from caption.errors import InputError, ModelDoesNotLoad, NoWorkerLeft, WorkerDied
+from caption.errors import InputError, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
 from caption.feed import Count, Feed
 from caption.image import ENDINGS
 from caption.item import Item
@@ -107,7 +107,7 @@ class Coordinator:
         """Until all is done or a stop was asked for.
 
         Raises:
-            NoWorkerLeft, ModelDoesNotLoad: nobody can go on; all rows so far are committed by the record's close.
+            ModelNotUsable, ModelDoesNotLoad, NoWorkerLeft: nobody can go on; closing the record commits all rows.
             checkpoint.Error, OSError: the record can't be written any more.
         """
         behind = self._start_reading()
@@ -174,7 +174,7 @@ class Coordinator:
 
     def _give(self, member: Member, items: Sequence[Item], alone: bool) -> None:
         self._first_hand_out = self._first_hand_out or time.monotonic()
-        self._crew.send(member, Batch(self._leases.grant(member.name, items), tuple(items), alone))
+        self._crew.send(member, Batch(self._leases.grant(member.name, items, alone), tuple(items), alone))
 
     # ---- collect ----
 
@@ -215,11 +215,11 @@ class Coordinator:
             item = self._leases.settle(failure.ref)
             if item is not None:
                 member.fruitful()
-                self._try_again(member, item, failure.error, failure.message)
+                self._try_again(member, item, failure.error, failure.message, failure.pixels)
 
-    def _try_again(self, member: Member, item: Item, error: str, text: str) -> None:
+    def _try_again(self, member: Member, item: Item, error: str, text: str, pixels: int = 0) -> None:
         """An item failed by itself: another try, or its row in ``failed.jsonl``."""
-        again = retry.next_try(item, error, self._settings)
+        again = retry.next_try(item, error, self._settings, pixels)
         if again:
             self._suspects.append([again])
             return
@@ -241,6 +241,7 @@ class Coordinator:
             fresh.setdefault(self._owners[item.index], []).append(item)
         for owner, items in fresh.items():
             self._put_back(owner, items)
+        self._suspects.extendleft(reversed(held.waiting))
         for group in held.suspects:
             if len(group) > 1:
                 half = (len(group) + 1) // 2
@@ -264,8 +265,10 @@ class Coordinator:
         if self._crew.working:
             self._schedule.leave(member.name)
             return
-        if message.model_error:
-            raise ModelDoesNotLoad(message.reason, "check --model")
+        if message.model_error in ("NotFound", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel"):
+            raise ModelNotUsable(message.reason)
+        if message.model_error == "DoesNotLoad":
+            raise ModelDoesNotLoad(message.reason)
         raise NoWorkerLeft(
             f"no worker can go on ({member.name}: {message.reason})",
             "all captions so far are saved; mend this and type the same command again",

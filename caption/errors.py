@@ -4,7 +4,8 @@ CaptionError                 a run can't begin or can't go on: one sentence for 
 ├── UsageError         (2)   a wrong option, an unreadable input, a model that isn't there
 │   ├── InputError
 │   ├── OutputError
-│   └── ModelNotFound
+│   ├── ModelNotFound
+│   └── ModelNotUsable       it needs remote code or pickled weights, or captions no pictures
 ├── FolderError        (4)   the output folder can't be continued
 │   ├── OtherJob
 │   ├── Busy
@@ -60,6 +61,10 @@ class OutputError(UsageError):
 
 
 class ModelNotFound(UsageError):
+    pass
+
+
+class ModelNotUsable(UsageError):
     pass
 
 

@@ -90,10 +90,12 @@ def make_fingerprint(settings: Settings, model: Model, dtype: str) -> dict[str, 
 
 
 def _open_source(settings: Settings) -> Source:
-    source, out = Path(settings.input), Path(settings.output)
-    if source.exists() and out.exists() and source.samefile(out):
-        raise UsageError(f"INPUT and --output are the same folder {source}", "choose another --output")
-    return open_source(source, settings.seed, out)
+    path, out = Path(settings.input), Path(settings.output)
+    source = open_source(path, settings.seed, out)
+    with contextlib.suppress(OSError):  # an output that is not there yet is another folder
+        if path.samefile(out):
+            raise UsageError(f"INPUT and --output are the same folder {path}", "choose another --output")
+    return source
 
 
 def _work(

@@ -12,14 +12,16 @@ from caption.messages import Ref
 
 @dataclass
 class Held:
-    """What a worker held when its lease was revoked.
+    """What a worker held when its leases were revoked.
 
     Attributes:
         fresh: items that had not been started.
+        waiting: groups that were to run alone and had not been started.
         suspects: groups of items that were inside the engine, as they went in together.
     """
 
     fresh: list[Item] = field(default_factory=list)
+    waiting: list[list[Item]] = field(default_factory=list)
     suspects: list[list[Item]] = field(default_factory=list)
 
 
@@ -32,13 +34,16 @@ class Leases:
         self._held: dict[str, dict[Ref, None]] = {}
         self._group: dict[Ref, int] = {}
         self._groups = itertools.count(1)
+        self._alone: dict[int, int] = {}  # lease -> how many of its items are still lent
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def grant(self, worker: str, items: Sequence[Item]) -> int:
-        """Lends items to a worker; returns the number of the lease."""
+    def grant(self, worker: str, items: Sequence[Item], alone: bool = False) -> int:
+        """Lends items to a worker, ``alone`` if nothing may join them; returns the number of the lease."""
         lease = next(self._numbers)
+        if alone:
+            self._alone[lease] = len(items)
         held = self._held.setdefault(worker, {})
         for position, item in enumerate(items):
             self._items[lease, position] = (worker, item)
@@ -58,6 +63,10 @@ class Leases:
         if worker is not None:
             del self._held[worker][ref]
             self._group.pop(ref, None)
+            if ref[0] in self._alone:
+                self._alone[ref[0]] -= 1
+                if not self._alone[ref[0]]:
+                    del self._alone[ref[0]]
         return item
 
     def unstarted(self, worker: str) -> int:
@@ -68,13 +77,15 @@ class Leases:
 
     def revoke(self, worker: str) -> Held:
         """Takes back all that a worker holds."""
-        held, groups = Held(), {}
+        held, suspects, waiting = Held(), {}, {}
         for ref in list(self._held.get(worker, ())):
-            group = self._group.get(ref)
+            group, alone = self._group.get(ref), ref[0] in self._alone
             item = self.settle(ref)
-            if group is None:
-                held.fresh.append(item)
+            if group is not None:
+                suspects.setdefault(group, []).append(item)
+            elif alone:
+                waiting.setdefault(ref[0], []).append(item)
             else:
-                groups.setdefault(group, []).append(item)
-        held.suspects = list(groups.values())
+                held.fresh.append(item)
+        held.suspects, held.waiting = list(suspects.values()), list(waiting.values())
         return held

@@ -57,9 +57,13 @@ class Loaded(NamedTuple):
 
 
 class NotLoaded(NamedTuple):
-    """The model can't be loaded; the worker ends after this."""
+    """The model can't be loaded, say the worker or its loaders; the worker ends after this.
 
-    error: str  # class of caption.engine.errors, or "memory"
+    Attributes:
+        error: class of caption.engine.errors; or "memory" or "device", which another try may get past.
+    """
+
+    error: str
     message: str
 
 
@@ -88,11 +92,17 @@ class Captioned(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An item that failed by itself. ``error`` is the name of a class below caption.errors.ItemError."""
+    """An item that failed by itself.
+
+    Attributes:
+        error: name of a class below caption.errors.ItemError.
+        pixels: of the upright original, or 0 where it isn't known.
+    """
 
     ref: Ref
     error: str
     message: str
+    pixels: int = 0
 
 
 class Failed(NamedTuple):

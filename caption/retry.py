@@ -9,7 +9,7 @@ from caption.settings import Settings
 _SMALLER = {"OutOfMemory": 0, "EngineFailed": 1}  # from this failure on, each further try has half the pixels
 
 
-def next_try(item: Item, error: str, settings: Settings) -> Item | None:
+def next_try(item: Item, error: str, settings: Settings, pixels: int = 0) -> Item | None:
     """The item for its next try, or None if it is given up.
 
     A picture that is broken stays broken, so only errors that may pass are tried again. An engine's error is met
@@ -17,12 +17,13 @@ def next_try(item: Item, error: str, settings: Settings) -> Item | None:
 
     Args:
         error: name of a class below ItemError.
+        pixels: of the picture, or 0 where it isn't known.
     """
     if not getattr(errors, error).transient or item.attempts >= settings.max_retries:
         return None
     changed, max_pixels = "nothing", item.max_pixels
     if item.attempts >= _SMALLER.get(error, settings.max_retries):
-        before = item.max_pixels or settings.max_pixels
+        before = min(item.max_pixels or settings.max_pixels, pixels or settings.max_pixels)
         max_pixels = max(1, before // 2)
         changed = f"max_pixels {before} -> {max_pixels}"
     return item._replace(

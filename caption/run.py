@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run_job(settings)
     except CaptionError as error:
-        print(f"caption: {error}.", file=sys.stderr, flush=True)
+        print(f"caption: {str(error).rstrip('.')}.", file=sys.stderr, flush=True)
         return error.exit_code
 
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _verify(options.out, options.input, options.repair)
     except CaptionError as error:
-        print(f"caption: {error}.", file=sys.stderr)
+        print(f"caption: {str(error).rstrip('.')}.", file=sys.stderr)
         return error.exit_code
 
 

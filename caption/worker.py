@@ -260,6 +260,8 @@ class Worker:
         kind = classify(error)
         if kind == "device":
             raise _Unusable(Broken(f"{type(error).__name__}: {error}"))
+        if kind == "model":
+            raise _Unusable(NotLoaded(type(error).__name__, str(error)))
         group = [prepared for prepared, _ in self._inside.values()]
         self._inside.clear()
         self._engine.reset()
@@ -272,8 +274,10 @@ class Worker:
             if kind == "memory":  # this picture alone is too much: that says nothing of others
                 self._capacity = max(self._capacity, self._borne)
             name = OutOfMemory.__name__ if kind == "memory" else EngineFailed.__name__
-            del self._items[group[0].ref]
-            self._channel.send(Failed((Failure(group[0].ref, name, f"{type(error).__name__}: {error}"),)))
+            alone = group[0]
+            del self._items[alone.ref]
+            words = f"{type(error).__name__}: {error}"
+            self._channel.send(Failed((Failure(alone.ref, name, words, alone.width * alone.height),)))
         self._steps += 1
 
     def _report(self, answers: list) -> None:

@@ -107,3 +107,15 @@ def test_counts_follow_grant_start_and_settle():
 def test_a_worker_that_never_held_anything_has_nothing_to_give():
     held = Leases().revoke("gpu0")
     assert (held.fresh, held.suspects) == ([], [])
+
+
+def test_a_group_that_was_to_run_alone_stays_a_group_when_its_worker_dies_before_it_started():
+    leases = Leases()
+    batch = [Item(index, f"{index}.jpg", f"{index}.jpg", "", index) for index in range(4)]
+    lease = leases.grant("gpu0", batch[:3], alone=True)
+    leases.grant("gpu0", batch[3:])
+    assert leases.settle((lease, 1)) == batch[1]
+    held = leases.revoke("gpu0")
+    assert held.waiting == [[batch[0], batch[2]]]
+    assert held.fresh == [batch[3]]
+    assert held.suspects == []

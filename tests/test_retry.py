@@ -90,3 +90,10 @@ def test_different_errors_count_together_and_each_is_noted():
     assert [change.reason for change in item.retries] == ["DecoderHung", "OutOfMemory", "WorkerDied"]
     assert item.max_pixels == 500, "what helped once is kept"
     assert next_try(item, "EngineFailed", settings) is None
+
+
+def test_a_picture_below_the_pixel_budget_is_halved_from_its_own_size():
+    item = Item(0, "a.jpg", "a.jpg", "", 0)
+    again = next_try(item, "OutOfMemory", Settings(max_pixels=1_000_000), pixels=600)
+    assert again.max_pixels == 300
+    assert again.retries[0].changed == "max_pixels 600 -> 300"

@@ -1,5 +1,6 @@
 """The command from outside, with the engine that does nothing: rows, resume, limits, exit codes."""
 
+import itertools
 import json
 
 import pytest
@@ -78,7 +79,7 @@ def test_figures_over_time_are_kept_a_row_for_the_run_and_one_a_worker(pictures,
     totals = [row for row in rows if "images" in row]
     assert totals and {row.get("worker") for row in rows} == {None, "cpu0", "cpu1"}
     assert all(row["images_per_second"] > 0 and row["ram_total"] > 0 for row in totals[:1])
-    gaps = [after["time"] - before["time"] for before, after in zip(totals, totals[1:])]
+    gaps = [after["time"] - before["time"] for before, after in itertools.pairwise(totals)]
     assert all(gap >= 0.99 for gap in gaps)
 
 

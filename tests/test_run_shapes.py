@@ -102,3 +102,12 @@ def test_a_caption_cut_at_the_token_limit_says_so(scenes, tmp_path):
     for row in captions(tmp_path / "out").values():
         assert (row["finish_reason"], row["tokens"], row["flags"]) == ("length", 3, ["cut-off"])
     assert "4 cut-off" in done.stdout
+
+
+@pytest.mark.gpu
+def test_fp16_on_a_gpu_captions_like_fp32_on_the_cpu(scenes, tmp_path):
+    pictures, truth = scenes
+    done = run(pictures, "--output", tmp_path / "out", *SHAPES, "--device", "cuda", "--num-gpus", 1)
+    assert done.returncode == 0, done.stderr
+    assert "fp16 on gpu0" in done.stdout
+    assert share_right(tmp_path / "out", truth) >= RIGHT

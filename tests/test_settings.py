@@ -89,3 +89,11 @@ def test_the_coordinator_imports_neither_torch_nor_transformers():
     code = "import caption.run, caption.job, sys; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_layout_in_the_readme_shows_every_module():
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("| `caption/run.py`") :]
+    modules = [path.name for path in (ROOT / "caption").glob("*.py") if path.name != "__init__.py"]
+    missing = [name for name in modules if f"`{name}`" not in table and f"`caption/{name}`" not in table]
+    assert missing == []

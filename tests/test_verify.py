@@ -40,7 +40,10 @@ def test_pending_and_orphaned_images_are_counted_and_no_error(job):
     assert "51 images = 48 captioned + 0 failed + 3 pending; 2 rows are orphaned" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["captions.jsonl", "failed.jsonl", "checkpoint/rows.idx", "checkpoint/checkpoint.json"])
+FILES = ["captions.jsonl", "failed.jsonl", "checkpoint/rows.idx", "checkpoint/checkpoint.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_is_named_and_a_repair_and_the_next_run_mend_it(job, tmp_path, name):
     path = job[1] / name
     data = bytearray(path.read_bytes())
