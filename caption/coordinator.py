@@ -28,6 +28,7 @@ from checkpoint import Record
 LARGEST_BATCH = 32  # items in one hand-out
 COMMIT_EVERY = 30.0  # seconds between commits at most
 _BEAT_EVERY = 10.0
+_INDEX_BYTES = 25  # a row takes this much beside itself
 _POLL = 0.2
 _ENDINGS = " ".join(ending.lstrip(".") for ending in ENDINGS)
 _LAST_GRACE = 10.0  # seconds that workers have to end after their last word
@@ -101,6 +102,7 @@ class Coordinator:
         self._last_commit = self._last_beat = self._begin
         self._first_hand_out: float | None = None
         self._draining = False
+        self._row_bytes = 0
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
@@ -134,6 +136,14 @@ class Coordinator:
         if not self._feed.read:
             raise InputError(f"there are no pictures in the {self._source}", f"it takes files ending in {_ENDINGS}")
         return not self._feed.ended
+
+    def bytes_to_come(self) -> int:
+        """An estimate of the disk space that the rest of the job takes: rows like those so far, and their index."""
+        if not self.outcome.captioned:
+            return 0
+        total = self._feed.read if self._feed.ended else self._count.total or self._feed.read
+        rest = total - self._feed.skipped - self.outcome.captioned - self.outcome.failed
+        return int(rest * (self._row_bytes / self.outcome.captioned + _INDEX_BYTES))
 
     def _ended(self) -> bool:
         if self._draining:
@@ -207,6 +217,7 @@ class Coordinator:
         if self.outcome.first_caption is None:
             self.outcome.first_caption = time.monotonic() - self._begin
         self.outcome.captioned += len(rows)
+        self._row_bytes += sum(len(row) for _, row in rows)
         self._per_worker[member.name]["done"] += len(rows)
         member.fruitful()
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def _work(
         crew = open_.enter_context(
             Crew(seats, lambda seat: Setup(seat.name, options, seat.loaders, decode, settings.decode_timeout))
         )
-        return Coordinator(
+        coordinator = Coordinator(
             settings=settings,
             source=source.described,
             feed=Feed(source, settings.limit, record.done),
@@ -133,7 +134,9 @@ def _work(
             stats=stats,
             run_file=run_file,
             stop=stop,
-        ).run()
+        )
+        with _disk_errors(Path(settings.output), coordinator.bytes_to_come):
+            return coordinator.run()
 
 
 def _make_folder(out: Path) -> None:
@@ -171,18 +174,21 @@ def _way_back(error: checkpoint.Mismatch) -> str:
 
 
 @contextlib.contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
-    """Trouble with the disk under the record becomes one sentence."""
-    saved = "what was written before is safe"
+def _disk_errors(out: Path, to_come: Callable[[], int] = lambda: 0) -> Iterator[None]:
+    """Trouble with the disk under the record becomes one sentence; ``to_come``: bytes that the rest would take."""
     try:
         yield
     except (OSError, checkpoint.Error) as error:
         cause = error.cause if isinstance(error, checkpoint.Broken) else error
-        if isinstance(cause, checkpoint.Full):
-            problem = f"the disk of {out} is full, it lacks {cause.needed:,} bytes"
-            raise DiskError(problem, f"free some space and type the same command again; {saved}") from error
-        problem = f"can't go on writing {out}: {getattr(cause, 'strerror', None) or cause}"
-        raise DiskError(problem, f"mend this and type the same command again; {saved}") from error
+        remedy = "type the same command again; what was written is safe"
+        if isinstance(cause, checkpoint.Full) or getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            missing = max(to_come(), getattr(cause, "needed", 1))
+            raise DiskError(
+                f"the disk of {out} is full, about {missing:,} bytes are missing for the rest",
+                f"free them and {remedy}",
+            ) from error
+        problem = getattr(cause, "strerror", None) or cause
+        raise DiskError(f"can't go on writing {out}: {problem}", f"mend this and {remedy}") from error
 
 
 def _exit_code(settings: Settings, record: checkpoint.Record, stop: StopSignals) -> int:

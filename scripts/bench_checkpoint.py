@@ -3,7 +3,8 @@
     python scripts/bench_checkpoint.py [--count 10000000] [--folder FOLDER]
 
 Writes COUNT rows of about 200 bytes in commits of 1,000, then opens the record in a fresh process and asks it, in
-windows of 65,536 as a run does, for each id of a list of COUNT. Prints a table.
+windows of 65,536 as a run does, for each id of a list of COUNT. Last, a whole run with workers that do nothing.
+Prints a table.
 """
 
 import argparse
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import checkpoint
 
 COMMIT = 1000  # rows
+RUN_IMAGES = 200_000  # of the whole run, at most
 WINDOW = 65_536  # ids asked for at once
 FINGERPRINT = {"model": "bench"}
 CAPTION = "A red circle lies left of a small blue square on a grey ground; a green triangle stands above both of them."
@@ -75,6 +77,21 @@ def resume(out: Path, count: int) -> dict[str, float]:
     return {"open": opened - start, "filter": asking, "before": before, "peak": peak_memory()}
 
 
+def whole_run(folder: Path, count: int) -> float:
+    """Images/s of a run whose workers do nothing: shards, channels, coordinator and record, first to last row."""
+    for start in range(0, count, 1000):
+        part = folder / "in" / f"{start:09d}"
+        part.mkdir(parents=True)
+        for number in range(start, min(start + 1000, count)):
+            (part / f"{number:09d}.jpg").touch()
+    command = [sys.executable, "-m", "caption.run", folder / "in", "--output", folder / "run", "--model", "null"]
+    options = ["--workers", "8", "--batch-size", "32"]
+    subprocess.run([*command, *options], check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    totals = json.loads((folder / "run/run.json").read_text())["runs"][0]["totals"]
+    assert totals["captioned"] == count
+    return count / totals["seconds"]
+
+
 def peak_memory() -> int:
     """Bytes this process has held at most. getrusage would count its parent's too: Linux keeps them over exec."""
     status = Path("/proc/self/status")
@@ -105,6 +122,8 @@ def main() -> None:
         size = (folder / "out/captions.jsonl").stat().st_size
         command = [sys.executable, __file__, "--count", str(count), "--resume", str(folder / "out")]
         resumed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        images = min(count, RUN_IMAGES)
+        rate = whole_run(folder, images)
     finally:
         shutil.rmtree(folder)
     tenth = max(1, count // 10)
@@ -117,6 +136,7 @@ def main() -> None:
         ("append and commit, rows/s", f"{count / (filled['append'] + filled['commit']):,.0f}"),
         (f"commit of {COMMIT:,}, median of the first {tenth:,} rows", f"{filled['first'] * 1e3:.2f} ms"),
         (f"commit of {COMMIT:,}, median of the last {tenth:,} rows", f"{filled['last'] * 1e3:.2f} ms"),
+        (f"whole run of {images:,}, 8 workers that do nothing", f"{rate:,.0f}/s"),
         ("open", f"{resumed['open']:.2f} s"),
         (f"filter a list of {count:,}", f"{resumed['filter']:.2f} s"),
         ("open and filter", f"{resumed['open'] + resumed['filter']:.2f} s"),

@@ -25,7 +25,7 @@ make_venv() {
         echo "Can't make a virtual environment: install the venv module (Debian: apt install python3-venv)." >&2
         return 1
     fi
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+    .venv/bin/python -m pip install -qq --disable-pip-version-check -r requirements.txt
     cp requirements.txt .venv/installed.txt
 }
 

@@ -44,3 +44,25 @@ if FAULT:
             raise MemoryError("out of memory while loading")
 
         NullEngine.__init__ = _no_memory
+
+if FAULT in ("disk full", "sync error"):
+    import errno
+
+    from checkpoint import disk
+
+    left = int(os.environ["FAULT_AFTER"])  # bytes, or calls, that still succeed
+
+    def _limited(call, cost, error):
+        def limited(fd, *rest):
+            global left
+            left -= cost(*rest)
+            if left < 0:
+                raise OSError(error, os.strerror(error))
+            return call(fd, *rest)
+
+        return limited
+
+    if FAULT == "disk full":
+        disk.write = _limited(disk.write, lambda data, offset: len(data), errno.ENOSPC)
+    else:
+        disk.sync = _limited(disk.sync, lambda: 1, errno.EIO)
