@@ -42,7 +42,7 @@ class Outcome:
         captioned, failed: rows written by this run.
         skipped: items of the input that were done before.
         errors: failed items by class; flags: how often each flag was set.
-        seconds: from the first hand-out to the last row.
+        seconds: from the first hand-out to the last caption.
         first_caption: seconds from the start of the run to its first row, or None.
     """
 
@@ -133,7 +133,7 @@ class Coordinator:
         while not (self._schedule.pending or self._stop.asked):
             if not self._feed.fill(self._schedule):
                 break
-        if not self._feed.read:
+        if self._feed.ended and not self._feed.read:
             raise InputError(f"there are no pictures in the {self._source}", f"it takes files ending in {_ENDINGS}")
         return not self._feed.ended
 
@@ -162,8 +162,6 @@ class Coordinator:
             self._crew.poll(_POLL)
         self._record.commit()
         self._show()
-        if self._first_hand_out:
-            self.outcome.seconds = time.monotonic() - self._first_hand_out
         self.outcome.skipped = self._feed.skipped
 
     # ---- hand out ----
@@ -216,6 +214,7 @@ class Coordinator:
         self._record.append(CAPTIONS, rows)
         if self.outcome.first_caption is None:
             self.outcome.first_caption = time.monotonic() - self._begin
+        self.outcome.seconds = time.monotonic() - self._first_hand_out
         self.outcome.captioned += len(rows)
         self._row_bytes += sum(len(row) for _, row in rows)
         self._per_worker[member.name]["done"] += len(rows)
@@ -272,6 +271,8 @@ class Coordinator:
             self._suspects.append(items)
 
     def _give_up(self, member: Member, message: GivenUp) -> None:
+        if self._draining:
+            return
         self._progress.say(f"{member.name} is given up: {message.reason}")
         if self._crew.working:
             self._schedule.leave(member.name)
