@@ -176,6 +176,7 @@ class Crew:
                 member.state = "waiting"
             elif isinstance(message, Stats):
                 member.stats = message
+                member.child.forget_words()
             elif isinstance(message, Loaded):
                 member.state = "ready"
                 member.facts, member.load_seconds = message.facts, message.seconds

@@ -156,6 +156,7 @@ class LoaderPool:
     def _watch(self) -> None:
         now = time.monotonic()
         for loader in list(self._loaders):
+            loader.child.forget_words()
             if loader.ready and loader.tasks and now - loader.since > self._timeout:
                 loader.child.kill()
                 self._replace(loader, DecoderHung.__name__, f"decoding took longer than {self._timeout:g} s")

@@ -17,6 +17,7 @@ from caption.channel import Channel
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[1])
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _PR_SET_PDEATHSIG = 1
+_MOST_WORDS = 1 << 20  # bytes of printed text kept of a child
 
 
 @contextlib.contextmanager
@@ -95,6 +96,12 @@ class Child:
         self._process.wait()
         self.channel.close()
         self._words.close()
+
+    def forget_words(self) -> None:
+        """Drops what it printed so far if that is much: libraries can warn at every image for a week."""
+        if os.fstat(self._words.fileno()).st_size > _MOST_WORDS:
+            self._words.seek(0)  # the child writes at the same position: it is shared
+            self._words.truncate()
 
     def last_words(self, limit: int = 300) -> str:
         """How it ended: the signal or exit status, and the last line that it printed."""

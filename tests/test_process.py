@@ -1,0 +1,66 @@
+"""Child processes: what a parent learns of their end, and what it keeps of what they print."""
+
+import os
+import select
+import signal
+
+import pytest
+
+from caption.process import Child
+
+
+@pytest.fixture
+def child(tmp_path, monkeypatch):
+    """child("code"): a child process that runs this code as a module."""
+    started = []
+
+    def start(code):
+        name = f"code{len(started)}"
+        (tmp_path / f"{name}.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        started.append(Child(name, {}))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def test_the_last_words_name_the_signal_that_killed_it(child):
+    one = child("import time; time.sleep(60)")
+    os.kill(one.pid, signal.SIGSEGV)
+    assert one.join(10)
+    assert "SIGSEGV" in one.last_words()
+
+
+def test_the_last_words_hold_the_last_line_that_it_printed(child):
+    one = child("import sys; print('first'); sys.exit('out of luck')")
+    assert one.join(10)
+    assert one.last_words() == "ended with status 1 (out of luck)"
+
+
+def test_a_talkative_child_takes_no_more_disk_than_a_megabyte_and_its_last_words_stay(child):
+    one = child(
+        "import sys\n"
+        "sys.stdout.write('x' * 3_000_000); sys.stdout.flush()\n"
+        "import socket; s = socket.socket(fileno=int(sys.argv[1])); s.send(b'1'); s.recv(1)\n"
+        "sys.exit('the end')\n"
+    )
+    assert select.select([one.channel], [], [], 10)[0], "it has printed all"
+    one.forget_words()
+    assert os.fstat(one._words.fileno()).st_size == 0
+    one.channel._sock.send(b"1")
+    assert one.join(10)
+    assert one.last_words() == "ended with status 1 (the end)"
+    assert os.fstat(one._words.fileno()).st_size < 100
+
+
+def test_a_child_sees_the_variables_given_and_not_those_taken_away(child, monkeypatch, tmp_path):
+    monkeypatch.setenv("TAKEN", "1")
+    code = "import os, sys; sys.exit(str((os.environ.get('GIVEN'), 'TAKEN' in os.environ)))"
+    (tmp_path / "shows.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    one = Child("shows", {"GIVEN": "yes", "TAKEN": None})
+    assert one.join(10)
+    assert "('yes', False)" in one.last_words()
+    one.close()
