@@ -1,6 +1,7 @@
 """Finding the row or the record of the index that is not what was committed."""
 
 import contextlib
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,11 @@ def walk(paths: Paths, state: State) -> Iterator[Entry]:
     """Every committed row by the index, one pass through all files."""
     names, offsets = list(state.files), [0] * len(state.files)
     with contextlib.ExitStack() as stack:
-        handles = [stack.enter_context(paths.rows(name).open("rb")) for name in names]
+        found = [(paths.rows(name), state.files[name]) for name in names]
+        handles = [  # of a missing file nothing may be committed: it is an empty one
+            stack.enter_context(path.open("rb") if extent.bytes or path.exists() else io.BytesIO())
+            for path, extent in found
+        ]
         position = 0
         for chunk in index.records(paths.index, state.index.rows, at_once=1 << 16):
             columns = chunk["first"], chunk["second"], index.number(chunk), index.size(chunk), chunk["crc32"]

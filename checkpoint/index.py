@@ -32,7 +32,12 @@ def pack(digest: bytes, number: int, line: bytes) -> bytes:
 
 
 def records(path: Path, count: int, at_once: int = CHUNK) -> Iterator[np.ndarray]:
-    """The first `count` records, or as many as there are, as arrays of dtype RECORD and at most `at_once` records."""
+    """The first `count` records, or as many as there are, as arrays of dtype RECORD and at most `at_once` records.
+
+    Of none, the file may be missing.
+    """
+    if not count:
+        return
     with path.open("rb") as file:
         while count > 0 and (data := file.read(min(at_once, count) * RECORD.itemsize)):
             chunk = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)

@@ -93,7 +93,8 @@ class Record:
         """Appends rows to `file`: (id, JSON object with that `id`, without newline).
 
         On return no kill of the process loses them; `commit` makes them safe from a power cut. Raises ValueError,
-        with nothing written, if a row is not what it must be or its id has a row already; `Full`, OSError, `Broken`.
+        with nothing written, if a row is not what it must be or its id has a row already; `Damaged`, with nothing
+        written, if the file does not end where the last append ended; `Full`, OSError, `Broken`.
         """
         if self._cause is not None:
             raise Broken(self._cause)
@@ -166,8 +167,23 @@ class Record:
     def _check_job(self, fingerprint: dict[str, Any], files: tuple[str, ...]) -> None:
         if files != tuple(self._state.files):
             raise Mismatch("row files", tuple(self._state.files), files)
-        if self._state.fingerprint is not None:
+        if self._state.fingerprint is None:
+            return
+        try:
             states.compare(self._state.fingerprint, orjson.loads(orjson.dumps(fingerprint)))
+        except Mismatch:
+            if not self._rowless():
+                raise
+            self._state = replace(self._state, fingerprint=None)  # no row was made under it
+
+    def _rowless(self) -> bool:
+        """Whether there is no row, neither committed nor beyond, nor a byte that may be part of one."""
+        paths = [self._paths.rows(name) for name in self._state.files]
+        return (
+            not self._state.intent
+            and not any(extent.rows or extent.bytes for extent in (*self._state.files.values(), self._state.index))
+            and not any(path.exists() and path.stat().st_size for path in paths)
+        )
 
     def _load(self) -> None:
         """Opens the files and loads the ids. Raises `Damaged` unless all that is committed is there and right."""

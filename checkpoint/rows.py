@@ -43,8 +43,10 @@ def batches(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
 
 
 def checksum(path: Path, size: int) -> int:
-    """crc32 of the first `size` bytes."""
+    """crc32 of the first `size` bytes; of none, the file may be missing."""
     crc = 0
+    if not size:
+        return crc
     with path.open("rb") as file:
         while size > 0 and (chunk := file.read(min(CHUNK, size))):
             crc, size = zlib.crc32(chunk, crc), size - len(chunk)
@@ -68,7 +70,11 @@ class RowFile:
         """Rows with their newlines, in one write: in the kernel on return, so a killed process loses none of them.
 
         Raises `Full`, OSError; whole rows of a write that failed half-way stay, to be adopted, a torn one is cut.
+        `Damaged`, before anything is written, if the file was cut or grown by somebody else: a write at the old offset
+        would give it its size back, with a hole where rows were.
         """
+        if os.fstat(self._fd).st_size != self.extent.bytes:
+            raise self._changed()
         data = b"".join(rows)
         try:
             disk.write_all(self._fd, data, self.extent.bytes)
@@ -103,12 +109,19 @@ class RowFile:
         except FileNotFoundError:
             same = False
         if not same:
-            raise Damaged(self.path, self.extent.bytes, "it was changed or replaced by something else during the run")
+            raise self._changed()
         with full(self.extent.bytes, self.path):
             disk.sync(self._fd)
 
     def close(self) -> None:
         disk.close(self._fd)
+
+    def _changed(self) -> Damaged:
+        try:
+            byte = min(self.size(), self.extent.bytes)
+        except OSError:
+            byte = 0
+        return Damaged(self.path, byte, "it was changed or replaced by something else during the run")
 
     def _drop_torn_row(self, data: bytes) -> int:
         """After a failed write of `data`: how many of its bytes stand in the file, as whole rows only if possible."""

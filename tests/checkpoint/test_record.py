@@ -1,12 +1,14 @@
 """The record's public face, on a disk that works."""
 
 import ast
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fakedisk import Crash
 from jobs import CAPTIONS, FAILED, FINGERPRINT, abandon, content, opened, reopened, row, rows
 
 import checkpoint
@@ -123,7 +125,8 @@ def test_any_string_is_an_id(out, id):
 
 
 def test_a_folder_of_another_job_is_refused_by_the_first_differing_field(out):
-    checkpoint.open(out, {"model": "x", "seed": 1, "lora": {"a": [1, 2]}}).close()
+    with checkpoint.open(out, {"model": "x", "seed": 1, "lora": {"a": [1, 2]}}) as record:
+        record.append(CAPTIONS, rows("a"))
     with pytest.raises(checkpoint.Mismatch) as caught:
         checkpoint.open(out, {"model": "x", "seed": 2, "lora": None})
     assert (caught.value.field, caught.value.old, caught.value.new) == ("seed", 1, 2)
@@ -132,10 +135,64 @@ def test_a_folder_of_another_job_is_refused_by_the_first_differing_field(out):
 
 @pytest.mark.parametrize("new, field", [({"a": 1}, "b"), ({"a": 1, "b": None, "c": None}, "c")])
 def test_a_missing_field_is_a_difference_even_from_none(out, new, field):
-    checkpoint.open(out, {"a": 1, "b": None}).close()
+    with checkpoint.open(out, {"a": 1, "b": None}) as record:
+        record.append(CAPTIONS, rows("a"))
     with pytest.raises(checkpoint.Mismatch) as caught:
         checkpoint.open(out, new)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("missing", [(), (CAPTIONS,), (CAPTIONS, FAILED)])
+def test_a_record_without_a_row_takes_another_fingerprint_before_the_first_row(out, missing):
+    checkpoint.open(out, {"prompt": "wrogn"}).close()
+    for name in missing:
+        (out / name).unlink()
+    record = checkpoint.open(out, {"prompt": "right"})
+    assert checkpoint.read(out).fingerprint == {"prompt": "right"}
+    record.append(CAPTIONS, rows("a"))
+    abandon(record)
+    with pytest.raises(checkpoint.Mismatch):
+        checkpoint.open(out, {"prompt": "wrogn"})
+    checkpoint.open(out, {"prompt": "right"}).close()
+
+
+def test_a_record_whose_rows_were_all_withdrawn_takes_another_fingerprint(out):
+    with opened(out) as record:
+        record.append(CAPTIONS, rows("a"))
+        record.withdraw(CAPTIONS, None)
+    checkpoint.open(out, {"model": "other"}).close()
+    assert checkpoint.read(out).fingerprint == {"model": "other"}
+
+
+@pytest.mark.parametrize("file", [CAPTIONS, FAILED])
+@pytest.mark.parametrize("tail", [b"{", row("a")[1] + b"\n"], ids=["torn", "whole"])
+def test_bytes_beyond_an_empty_commit_are_of_the_job_that_wrote_them(out, file, tail):
+    abandon(opened(out))
+    (out / file).write_bytes(tail)
+    with pytest.raises(checkpoint.Mismatch):
+        checkpoint.open(out, {"model": "other"})
+    assert (out / file).read_bytes() == tail
+    assert checkpoint.read(out).fingerprint == FINGERPRINT
+
+
+def test_a_crash_while_a_new_fingerprint_is_taken_leaves_one_of_both(folders, fake):
+    for number in range(200):
+        out = next(folders)
+        opened(out).close()
+        start = len(fake.calls)
+        fake.crash(lambda call, last=start + number: call.number == last)
+        try:
+            record = checkpoint.open(out, {"model": "other"})
+        except Crash:
+            fake.restart()
+            assert checkpoint.read(out).fingerprint in (FINGERPRINT, {"model": "other"})
+            checkpoint.open(out, {"model": "third"}).close()
+            assert checkpoint.read(out).fingerprint == {"model": "third"}
+            continue
+        fake.restart()
+        record.close()
+        break
+    assert number > 5
 
 
 def test_other_row_files_are_another_job(out):
@@ -243,6 +300,27 @@ def test_a_row_file_touched_by_another_program_stops_the_commit(out, change):
     with pytest.raises(checkpoint.Broken):
         record.append(CAPTIONS, rows("c"))
     record.close()
+
+
+@pytest.mark.parametrize("size", [0, 5, 1000])
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_row_file_cut_or_grown_in_a_run_stops_the_next_append(out, size, committed):
+    """`: > captions.jsonl`: a write at the old offset would restore the size, and the commit would see nothing."""
+    record = opened(out)
+    record.append(CAPTIONS, rows("a", "b"))
+    if committed:
+        record.commit()
+    os.truncate(out / CAPTIONS, size)
+    with pytest.raises(checkpoint.Damaged, match="something else") as caught:
+        record.append(CAPTIONS, rows("c"))
+    assert caught.value.file == out / CAPTIONS
+    assert (out / CAPTIONS).stat().st_size == size
+    with pytest.raises(checkpoint.Broken):
+        record.commit()
+    record.close()
+    if committed and size < 1000:
+        with pytest.raises(checkpoint.Damaged):
+            opened(out)
 
 
 def test_a_closed_record_takes_nothing_and_can_be_closed_again(out):

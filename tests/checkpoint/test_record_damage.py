@@ -85,6 +85,30 @@ def test_a_missing_file_is_damage_not_an_empty_one(small, name):
     assert not (small / name).exists()
 
 
+@pytest.mark.parametrize("also", [(), (CAPTIONS, "checkpoint/rows.idx")])
+def test_a_missing_file_of_which_nothing_is_committed_is_an_empty_one(out, also):
+    with opened(out) as record:
+        record.append(CAPTIONS, rows("a") if not also else [])
+    for name in (FAILED, *also):
+        (out / name).unlink()
+    assert checkpoint.check(out) == []
+    assert checkpoint.read(out).done(["a"]).tolist() == [not also]
+    assert checkpoint.repair(out) == []
+    assert reopened(out) == {CAPTIONS: {} if also else dict(rows("a")), FAILED: {}}
+
+
+def test_damage_is_named_while_an_empty_row_file_is_missing(out):
+    with opened(out) as record:
+        record.append(CAPTIONS, rows("a", "b"))
+    data = bytearray((out / CAPTIONS).read_bytes())
+    data[20] ^= 1
+    (out / CAPTIONS).write_bytes(data)
+    (out / FAILED).unlink()
+    assert any("row 1 at byte 0" in problem for problem in checkpoint.check(out))
+    assert checkpoint.repair(out)
+    assert reopened(out) == {CAPTIONS: dict(rows("b")), FAILED: {}}
+
+
 def test_an_index_longer_than_committed_is_cut(small):
     with (small / "checkpoint/rows.idx").open("ab") as file:
         file.write(b"x" * 100)
