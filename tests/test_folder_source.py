@@ -1,13 +1,20 @@
 """FolderSource: each picture below a folder once, in the order of the ids, whatever names and links there are."""
 
+import itertools
 import os
+import re
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from caption.errors import InputError
 from caption.sources import open_source
+from caption.sources.folder import as_id, as_name
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
 
@@ -91,26 +98,54 @@ def test_bytes_that_are_no_utf8_stand_as_percent_and_hex(root):
 
 @linux
 @pytest.mark.parametrize(
-    "names",
+    ("name", "id"),
     [
-        [b"a\xff.jpg", "a%FF.jpg"],
-        [b"a\xff.jpg", "a%FF.jpg", "a%ff.jpg"],
-        [b"a\x80.jpg", "a%80.jpg"],  # hex digits that have no case
-        [b"a\xff%FE.jpg", b"a%FF\xfe.jpg"],  # neither is literally what it is shown as
-        [b"a\xff.jpg", "a%FF.jpg", "a%%FF.jpg", "a%%%FF.jpg"],
-        [b"a\xff/x.jpg", "a%FF/x.jpg"],
+        (b"a\xff.jpg", "a%FF.jpg"),
+        (b"a%FF.jpg", "a%25FF.jpg"),
+        (b"a%ff.jpg", "a%ff.jpg"),
+        (b"a%80.jpg", "a%2580.jpg"),
+        (b"a%7F.jpg", "a%7F.jpg"),
+        (b"a%25.jpg", "a%2525.jpg"),
+        (b"a%2\xff.jpg", "a%2%FF.jpg"),
+        (b"a%\xff.jpg", "a%%FF.jpg"),
+        (b"a%%FF.jpg", "a%%25FF.jpg"),
+        (b"\xe9%E9/x.jpg", "%E9%25E9/x.jpg"),
+        (b"100%.jpg", "100%.jpg"),
+        ("100%é.jpg".encode(), "100%é.jpg"),
     ],
 )
-def test_no_two_files_share_an_id(root, names):
-    put(root, *names)
-    found = [(item.id, item.where) for item in source_of(root).items()]
-    assert len({id for id, _ in found}) == len({where for _, where in found}) == len(names)
-    for id, where in found:
-        id.encode()
-        assert os.path.exists(where)
-    literal = {name for name in names if isinstance(name, str)}
-    assert literal <= {id for id, _ in found}, "a valid name is its own id"
-    assert [id for id, _ in found] == sorted(id for id, _ in found)
+def test_an_id_does_not_depend_on_siblings(root, name, id):
+    """Else a picture added later could take the id, and with it the caption, of another."""
+    put(root, name)
+    assert ids(root) == [id]
+    put(root, b"a\xff.jpg", b"a%FF.jpg", b"a%25FF.jpg", b"a\x80.jpg", b"\xe9\xe9/x.jpg")
+    where = {item.id: item.where for item in source_of(root).items()}
+    assert os.fsencode(where[id]) == os.fsencode(root) + b"/" + name
+    assert list(where) == sorted(where)
+
+
+NAMES = st.lists(
+    st.sampled_from([b"%", b"2", b"5", b"25", b"F", b"f", b"8", b"%FF", b"\xff", b"\x80", b"\xc3\xa9", b"a", b"-"])
+    | st.binary(min_size=1, max_size=3)
+).map(b"".join)
+
+
+@given(NAMES, NAMES)
+def test_no_two_names_share_an_id(one, other):
+    first, second = (as_id(os.fsdecode(name)) for name in (one, other))
+    assert (first == second) == (one == other)
+    assert os.fsencode(as_name(first)) == one
+    first.encode()
+
+
+@linux
+@given(st.sets(NAMES.map(lambda name: re.sub(rb"[/\0]", b"_", name)[:200] + b".png"), max_size=8))
+def test_whatever_the_names_each_picture_is_found_once_under_its_id(names):
+    with tempfile.TemporaryDirectory() as folder:
+        put(folder, *names)
+        found = list(open_source(Path(folder), 0, Path(folder, "out")).items())
+    assert [item.id for item in found] == sorted({item.id for item in found})
+    assert {os.fsencode(item.where) for item in found} == {os.fsencode(folder) + b"/" + name for name in names}
 
 
 def test_symbolic_link_loops_end(root):
@@ -121,12 +156,80 @@ def test_symbolic_link_loops_end(root):
     assert ids(root) == ["a/x.jpg", "y.jpg"]
 
 
-def test_linked_sibling_folder_is_read(root):
-    put(root, "real/x.jpg")
-    put(root.parent / "elsewhere", "y.jpg")
+def test_link_to_a_folder_inside_is_not_followed_and_one_that_leads_outside_is(root):
+    put(root, "real/x.jpg", "real/deep/y.jpg")
+    put(root.parent / "elsewhere", "z.jpg", "deep/z.jpg")
     (root / "linked").symlink_to("real")
+    (root / "a").symlink_to("real/deep")
     (root / "out of it").symlink_to(root.parent / "elsewhere")
-    assert ids(root) == ["linked/x.jpg", "out of it/y.jpg", "real/x.jpg"]
+    source = source_of(root)
+    assert [item.id for item in source.items()] == [
+        "out of it/deep/z.jpg", "out of it/z.jpg", "real/deep/y.jpg", "real/x.jpg"
+    ]  # fmt: skip
+    assert source.warnings == []
+
+
+def test_folder_whose_name_begins_like_the_roots_is_outside(root):
+    put(root.parent / "input", "x.jpg")
+    (root / "a").symlink_to(root.parent / "input")
+    assert ids(root) == ["a/x.jpg"]
+
+
+def test_outside_folder_is_read_once_and_the_second_link_is_a_warning(root):
+    outside = root.parent / "outside"
+    put(outside, "x.jpg", "sub/y.jpg")
+    for name, target in [("a", "outside"), ("b", "outside"), ("c", "outside/sub")]:
+        (root / name).symlink_to(root.parent / target)
+    source = source_of(root)
+    for _ in range(2):
+        assert [item.id for item in source.items()] == ["a/sub/y.jpg", "a/x.jpg"]
+        assert source.warnings == [f"{root / name} leads to a folder that was read already" for name in "bc"]
+
+
+def test_part_of_an_outside_folder_that_was_read_through_another_link_is_left_out(root):
+    outside = root.parent / "outside"
+    put(outside, "x.jpg", "sub/y.jpg")
+    (root / "a").symlink_to(outside / "sub")
+    (root / "b").symlink_to(outside)
+    source = source_of(root)
+    assert [item.id for item in source.items()] == ["a/y.jpg", "b/x.jpg"]
+    assert source.warnings == [f"{root / 'b' / 'sub'} is a folder that was read already"]
+
+
+def test_links_of_outside_folders_among_each_other_and_back_end(root):
+    put(root, "x.jpg")
+    one, two = root.parent / "one", root.parent / "two"
+    put(one, "sub/x.jpg")
+    put(two, "x.jpg")
+    (one / "a-sub").symlink_to("sub")
+    (one / "back").symlink_to(root)
+    (one / "two").symlink_to(two)
+    (two / "one").symlink_to(one)
+    (root / "one").symlink_to(one)
+    (root / "up").symlink_to(root.parent)
+    source = source_of(root)
+    assert [item.id for item in source.items()] == ["one/sub/x.jpg", "one/two/x.jpg", "x.jpg"]
+    assert all("read already" in warning for warning in source.warnings)
+
+
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_mesh_of_folders_that_link_to_each_other_ends(root, where):
+    folders = [(root if where == "inside" else root.parent) / f"{number:02}" for number in range(30)]
+    for folder in folders:
+        put(folder, "x.jpg")
+        for other in folders:
+            (folder / f"to-{other.name}").symlink_to(other)
+    if where == "outside":
+        (root / "in").symlink_to(folders[0])
+    found = list(itertools.islice(source_of(root).items(), 1000))
+    assert len(found) == len({os.path.realpath(item.where) for item in found}) == 30
+
+
+def test_folders_that_are_no_links_are_never_resolved(root, monkeypatch):
+    put(root, "a/b/c/x.jpg", "y.jpg")
+    (root / "z.jpg").symlink_to("y.jpg")
+    monkeypatch.setattr(os.path, "realpath", None)
+    assert ids(root) == ["a/b/c/x.jpg", "y.jpg", "z.jpg"]
 
 
 def test_input_that_is_itself_a_link(root):
@@ -149,6 +252,19 @@ def test_output_inside_the_input_is_never_read_through_a_link(root):
     (root.parent / "other name").symlink_to(root / "out")
     source = open_source(root, 0, root.parent / "other name")
     assert [item.id for item in source.items()] == ["x.jpg"]
+
+
+def test_output_outside_the_input_is_never_read_through_a_link(root):
+    out = root.parent / "out"
+    put(root, "x.jpg")
+    put(out, "copy.jpg", "deep/copy.jpg")
+    put(root.parent / "more", "y.jpg")
+    (root.parent / "more" / "out").symlink_to(out)
+    for name, target in [("a", out), ("b", out / "deep"), ("c", root.parent / "more"), ("d", root.parent)]:
+        (root / name).symlink_to(target)
+    source = source_of(root)
+    assert [item.id for item in source.items()] == ["c/y.jpg", "x.jpg"]
+    assert source.warnings[0] == f"{root / 'b'} leads into the output folder, which is never read"
 
 
 def test_output_made_after_the_source_was_opened_is_never_read(root):
@@ -241,6 +357,20 @@ def test_warning_and_description_can_be_printed(root, monkeypatch):
     assert list(source.items()) == []
     assert len(source.warnings) == 1
     source.warnings[0].encode()
+
+
+def test_description_and_warnings_stay_on_their_line(root):
+    folder = root / "two\nlines\x1b[2J\u2028"
+    put(folder, "x.jpg")
+    source = open_source(folder, 0, root / "out")
+    assert source.described == f"folder {root}/two\\nlines\\x1b[2J\\u2028"
+    (folder / "x.jpg").unlink()
+    folder.rmdir()
+    assert list(source.items()) == []
+    assert source.warnings == [f"can't read the folder {root}/two\\nlines\\x1b[2J\\u2028: No such file or directory"]
+    with pytest.raises(InputError) as refused:
+        open_source(folder, 0, root / "out")
+    assert "two\\nlines" in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["missing", "file.txt/deeper", "x" * 300, "nul\0"])

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from caption.errors import InputError
 from caption.item import Item
-from caption.sources.folder import FolderSource
+from caption.sources.folder import FolderSource, shown
 
 
 class Source(Protocol):
@@ -44,9 +44,9 @@ def open_source(path: Path, seed: int, output: Path) -> Source:
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise InputError(f"there is no folder {path}", "check the path") from error
+        raise InputError(f"there is no folder {shown(path)}", "check the path") from error
     except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror}", "check the path and its permissions") from error
+        raise InputError(f"can't read {shown(path)}: {error.strerror}", "check the path and its permissions") from error
     if not stat.S_ISDIR(mode):
-        raise InputError(f"{path} is not a folder", "give the folder that holds the pictures")
+        raise InputError(f"{shown(path)} is not a folder", "give the folder that holds the pictures")
     return FolderSource(path, seed, output)

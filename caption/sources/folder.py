@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from caption.errors import InputError
 from caption.image import ENDINGS
 from caption.item import Item
 
+_Identity = tuple[int, int]
+
 
 class FolderSource:
     """All files below ``root`` whose names end, in any case, like a picture's.
 
-    Folders behind symbolic links are read too, each at most once on a way down, so a loop ends. The order is that of
-    the ids as strings, whatever the file system's, because an item's seed is its position.
+    A symbolic link to a folder inside ``root`` is not followed, because its pictures are reached by their own path. One
+    that leads outside is, unless that folder was read already: so any mesh of links ends. The order is that of the ids
+    as strings, whatever the file system's, because an item's seed is its position.
 
     Raises:
         InputError: ``root`` can't be listed.
     """
 
     def __init__(self, root: Path, seed: int, output: Path):
-        self.described = f"folder {_shown(os.fspath(root))}"
+        self.described = f"folder {shown(root)}"
         self.ignored = 0
         self.warnings: list[str] = []
         self._root, self._seed, self._output = os.fspath(root), seed, output
@@ -40,54 +44,80 @@ class FolderSource:
 
     def _walk(self) -> Iterator[tuple[str, str]]:
         """Ids and paths in order; by a stack of its own, because a tree can be deeper than Python may recurse."""
-        output = self._identity_of_output()
-        stack: list[_Level] = []
-        self._descend(stack, self._root, "", output)
-        while stack:
-            level = stack[-1]
+        walk = _Walk(self._identity_of_output())
+        self._descend(walk, self._root, "")
+        while walk.stack:
+            level = walk.stack[-1]
             if not level.names:
-                stack.pop()
+                walk.stack.pop()
                 continue
             name = level.names.pop()
-            path = os.path.join(level.path, level.undecodable.get(name, name).removesuffix("/"))
+            path = os.path.join(level.path, as_name(name.removesuffix("/")))
             if name.endswith("/"):
-                self._descend(stack, path, level.prefix + name, output)
+                self._descend(walk, path, level.prefix + name, is_link=name in level.links)
             else:
                 yield level.prefix + name, path
 
-    def _identity_of_output(self) -> tuple[int, int] | None:
+    def _identity_of_output(self) -> _Identity | None:
         """Looked up as late as the walk, because a run opens its source before it makes the folder."""
         try:
             return _identity(self._output)
         except OSError:
             return None
 
-    def _descend(self, stack: list[_Level], path: str, prefix: str, output: tuple[int, int] | None) -> None:
-        """Puts a folder on the stack, unless it is the output, above itself or not to be read."""
+    def _descend(self, walk: _Walk, path: str, prefix: str, is_link: bool = False) -> None:
+        """Puts a folder on the stack, unless it is the output, read elsewhere or not to be read at all."""
         try:
             here = _identity(path)
-            if here == output or any(level.identity == here for level in stack):
+            above = _identities_above(path) if is_link else {here}
+            if here == walk.output or any(level.identity in above for level in walk.stack):
                 return
-            names = self._names(path)
+            if not above.isdisjoint(walk.outside):
+                self.warnings.append(f"{shown(path)} {'leads to' if is_link else 'is'} a folder that was read already")
+                return
+            if walk.output in above:
+                self.warnings.append(f"{shown(path)} leads into the output folder, which is never read")
+                return
+            if is_link:
+                walk.outside.add(here)
+            names, links = self._list(path)
         except OSError as error:
-            self.warnings.append(f"can't read the folder {_shown(path)}: {error.strerror}")
+            self.warnings.append(f"can't read the folder {shown(path)}: {error.strerror}")
             return
-        undecodable = _readable(names)
         names.sort(reverse=True)
-        stack.append(_Level(path, prefix, here, names, undecodable))
+        walk.stack.append(_Level(path, prefix, here, names, links))
 
-    def _names(self, path: str) -> list[str]:
-        """Pictures and folders in a folder. Folders end in "/": "x/" sorts against "x-1" as the ids below them do."""
-        names = []
+    def _list(self, path: str) -> tuple[list[str], set[str]]:
+        """Pictures and folders in a folder, and which of them are links to folders.
+
+        Folders end in "/": "x/" sorts against "x-1" as the ids below them do.
+        """
+        names, links = [], set()
         with os.scandir(path) as listing:
             for entry in listing:
                 if _is_folder(entry):
-                    names.append(entry.name + "/")
+                    names.append(as_id(entry.name) + "/")
+                    if entry.is_symlink():
+                        links.add(names[-1])
                 elif entry.name.lower().endswith(ENDINGS):
-                    names.append(entry.name)
+                    names.append(as_id(entry.name))
                 else:
                     self.ignored += 1
-        return names
+        return names, links
+
+
+@dataclass
+class _Walk:
+    """Where a walk is.
+
+    Attributes:
+        stack: the folders on the way down, the root first. What lies in one of them is reached by its own path.
+        outside: the folders outside the root that links led to so far.
+    """
+
+    output: _Identity | None
+    stack: list[_Level] = field(default_factory=list)
+    outside: set[_Identity] = field(default_factory=set)
 
 
 @dataclass
@@ -95,20 +125,26 @@ class _Level:
     """A folder on the way down.
 
     Attributes:
-        names: what is still to do, the next one last.
-        undecodable: the names whose bytes are no UTF-8, as in ids -> as the system calls them.
+        names: what is still to do, as in the ids, the next one last.
+        links: those of them that are links to folders.
     """
 
     path: str
     prefix: str
-    identity: tuple[int, int]
+    identity: _Identity
     names: list[str]
-    undecodable: dict[str, str]
+    links: set[str]
 
 
-def _identity(path: str | Path) -> tuple[int, int]:
+def _identity(path: str | Path) -> _Identity:
     status = os.stat(path)
     return status.st_dev, status.st_ino
+
+
+def _identities_above(link: str) -> set[_Identity]:
+    """Of the folder a link leads to, and of all folders that it lies in."""
+    path = Path(os.path.realpath(link, strict=True))
+    return {_identity(folder) for folder in (path, *path.parents)}
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -118,35 +154,24 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _readable(names: list[str]) -> dict[str, str]:
-    """Replaces the undecodable names by valid ones that no sibling has; returns those with what they replace.
-
-    A sibling can literally be called what %XX makes of a name: then it becomes %%XX.
-    """
-    places = [place for place, name in enumerate(names) if not _is_text(name)]
-    if not places:
-        return {}
-    taken, undecodable = set(names), {}
-    for place in sorted(places, key=names.__getitem__):
-        name, mark = names[place], "%"
-        while (shown := _shown(name, mark)) in taken:
-            mark += "%"
-        taken.add(shown)
-        undecodable[shown] = name
-        names[place] = shown
-    return undecodable
+_NOT_IN_IDS = re.compile("%(?=25|[89A-F][0-9A-F])|[\udc80-\udcff]")
+_ESCAPED = re.compile("%(25|[89A-F][0-9A-F])")
 
 
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def as_id(name: str) -> str:
+    """The name as it stands in ids: an undecodable byte is %XX; where a name itself reads like that, its % is %25."""
+    return _NOT_IN_IDS.sub(lambda found: "%25" if found[0] == "%" else f"%{ord(found[0]) - 0xDC00:02X}", name)
 
 
-def _shown(name: str, mark: str = "%") -> str:
-    """The name with its undecodable bytes as %XX."""
-    if _is_text(name):
-        return name
-    return "".join(f"{mark}{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in name)
+def as_name(id: str) -> str:
+    """What ``as_id`` was made from: no two names have the same id, whatever siblings they have or will have."""
+    return _ESCAPED.sub(lambda found: "%" if found[1] == "25" else chr(0xDC00 + int(found[1], 16)), id)
+
+
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def shown(path: str | Path) -> str:
+    """The path for a line of text: undecodable bytes as \\xff, a newline as \\n."""
+    text = os.fspath(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
