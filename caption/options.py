@@ -98,7 +98,7 @@ def _read_file(path: str) -> dict[str, Any]:
             content = yaml.safe_load(file)
     except OSError as error:
         raise UsageError(f"can't read the settings in {path}: {error.strerror}", "check --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a 13th month
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = path if line is None else f"{path}, line {line + 1}"
         raise UsageError(f"{where} is no YAML", "write one 'option: value' a line") from error
@@ -124,7 +124,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 def _nearest(name: str, known) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]}?" if close else "see --help for all of them"
+    return f"{close[0]} is the nearest" if close else "see --help for all of them"
 
 
 def shown_settings(settings: Settings, origins: Mapping[str, str]) -> str:

@@ -7,6 +7,8 @@ between two runs into one folder. All others are ``free``.
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import math
 import types
 import typing
 from collections.abc import Callable
@@ -34,6 +36,7 @@ class Option:
     choices: tuple[str, ...] | None
     metavar: str | None
     check: Callable[[Any], str | None] | None
+    listed: bool  # a list of numbers or words in YAML is the same as these with commas between them
 
     @property
     def flag(self) -> str:
@@ -51,15 +54,20 @@ class Option:
         """
         if value is None and self.optional:
             return None
+        see = f"see {self.flag} in --help"
+        if value is None:
+            raise UsageError(f"{where} has no value", see)
         try:
             parsed = self._convert(value)
         except (TypeError, ValueError):
-            raise UsageError(f"{where}: {value!r} is no {_TYPES[self.type]}", f"see {self.flag} in --help") from None
+            raise UsageError(f"{where}: {_quoted(value)} is no {_TYPES[self.type]}", see) from None
+        except OverflowError:
+            raise UsageError(f"{where}: {_quoted(value)} is too large", see) from None
         if self.choices and parsed not in self.choices:
             raise UsageError(f"{where}: {value!r} is not known", f"choose one of {', '.join(self.choices)}")
         problem = self.check(parsed) if self.check else None
         if problem:
-            raise UsageError(f"{where}: {value!r} {problem}", f"see {self.flag} in --help")
+            raise UsageError(f"{where}: {value!r} {problem}", see)
         return parsed
 
     def _convert(self, value: Any) -> Any:
@@ -70,17 +78,40 @@ class Option:
                     "off": False}[str(value).lower()] if str(value).lower() in _WORDS else _refuse()  # fmt: skip
         if isinstance(value, bool) or (self.type is int and isinstance(value, float)):
             _refuse()
-        if self.type is str and isinstance(value, list):
+        if self.type is str:
+            return self._text(value)
+        number = self.type(value)
+        if self.type is int and not -_TOO_LARGE <= number < _TOO_LARGE:
+            raise OverflowError
+        if not math.isfinite(number):
+            _refuse()
+        return number
+
+    def _text(self, value: Any) -> str:
+        """YAML makes numbers and dates of words that look like them; the other types are mistakes."""
+        if self.listed and isinstance(value, list) and value:
+            if any(isinstance(part, bool) or not isinstance(part, int | str) for part in value):
+                _refuse()
             return ",".join(map(str, value))
-        return self.type(value)
+        if not isinstance(value, str | int | float | datetime.date):
+            _refuse()
+        return str(value)
 
 
+_TOO_LARGE = 2**62  # libraries below count in 64 bits, and add
 _TYPES = {int: "whole number", float: "number", str: "text", bool: "yes or no"}
 _WORDS = {"1", "true", "yes", "on", "0", "false", "no", "off"}
 
 
 def _refuse():
     raise ValueError
+
+
+def _quoted(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python refuses to write a number of thousands of digits
+        return "the number"
 
 
 def _at_least(low: float) -> Callable[[Any], str | None]:
@@ -91,11 +122,11 @@ def _above_zero_to_one(value: float) -> str | None:
     return None if 0 < value <= 1 else "is not above 0 and at most 1"
 
 
-def _option(default: Any, help: str, *, group: str, mark: str, choices=None, metavar=None, check=None) -> Any:
-    return dataclasses.field(
-        default=default,
-        metadata={"help": help, "group": group, "mark": mark, "choices": choices, "metavar": metavar, "check": check},
-    )
+def _option(
+    default: Any, help: str, *, group: str, mark: str, choices=None, metavar=None, check=None, listed=False
+) -> Any:
+    words = {"help": help, "group": group, "mark": mark, "choices": choices, "metavar": metavar}
+    return dataclasses.field(default=default, metadata={**words, "check": check, "listed": listed})
 
 
 @dataclass(frozen=True)
@@ -169,7 +200,7 @@ class Settings:
     )  # fmt: skip
     gpus: str = _option(
         "all", "all, free (those with the most free memory first) or numbers: 0,2", group="machine", mark="free",
-        metavar="LIST",
+        metavar="LIST", listed=True,
     )  # fmt: skip
     num_gpus: int | None = _option(
         None, "use only N of them", group="machine", mark="free", metavar="N", check=_at_least(1)
@@ -202,9 +233,7 @@ class Settings:
         1000, "commit after this many images, and every 30 s", group="run", mark="free", metavar="N",
         check=_at_least(1),
     )  # fmt: skip
-    retry_failed: bool = _option(
-        False, "do the images of failed.jsonl again", group="run", mark="free"
-    )
+    retry_failed: bool = _option(False, "do the images of failed.jsonl again", group="run", mark="free")
     redo: str | None = _option(
         None, "do the captions with this flag again, or those whose ids stand in a text file", group="run",
         mark="free", metavar="FLAG|FILE",

@@ -7,7 +7,6 @@ import pytest
 
 from caption.errors import UsageError
 from caption.job import make_fingerprint
-from caption.model import Model
 from caption.options import read_settings, shown_settings
 from caption.settings import GROUPS, OPTIONS, Settings, caption_settings
 from tests.runs import ROOT
@@ -22,9 +21,9 @@ def test_every_option_says_whether_it_can_change_a_caption():
 
 def test_the_fingerprint_holds_every_caption_setting_and_no_free_one():
     settings = Settings(input="in", output="out")
-    fields = make_fingerprint(settings, Model("shapes", "folder", "content 1", 0.0), "fp16")
-    assert set(fields) == (set(caption_settings(settings)) - {"revision"}) | {"format"}
-    assert fields["dtype"] == "fp16" and "content 1" in fields["model"]
+    fields = make_fingerprint(settings, "fp16")
+    assert set(fields) == (set(caption_settings(settings)) - {"revision", "model"}) | {"format"}
+    assert fields["dtype"] == "fp16"
     assert not {name for name, option in OPTIONS.items() if option.mark == "free"} & set(fields)
 
 
@@ -51,9 +50,11 @@ def test_input_and_output_may_stand_in_the_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("bach_size: 2", "did you mean batch_size?"), ("batch_size: many", "no whole number"), ("- a list", "no options"),
+    [("bach_size: 2", "batch_size is the nearest"), ("batch_size: many", "no whole number"), ("- a list", "no options"),
      ("a: [", "line 2"), ("schedule: chaotic", "dynamic, round-robin, lockstep"), ("seed: true", "no whole number"),
-     ("max_retries: -1", "less than 0")],
+     ("max_retries: -1", "less than 0"), ("seed: 2024-13-45", "no YAML"),
+     ("seed: 0x" + "F" * 5000, "too large"), ("prompt: 0x" + "F" * 5000, "no text"), ("seed: " + "9" * 5000, "no YAML"),
+     ("seed: " + "[" * 5000, "no YAML")],
 )  # fmt: skip
 def test_what_is_wrong_in_a_file_is_named_with_the_nearest_remedy(tmp_path, text, said):
     file = tmp_path / "job.yaml"
@@ -63,8 +64,57 @@ def test_what_is_wrong_in_a_file_is_named_with_the_nearest_remedy(tmp_path, text
     assert str(file) in str(refused.value) and said in str(refused.value)
 
 
+@pytest.mark.parametrize("text", ["null", "{a: 1}", "[a, b]", "[]", "!!set {a}", "!!binary aGk=", "yes"])
+@pytest.mark.parametrize("option", ["prompt", "model", "output"])
+def test_a_text_is_not_made_of_what_yaml_reads_as_something_else(tmp_path, option, text):
+    file = tmp_path / "job.yaml"
+    file.write_text(f"{option}: {text}\n")
+    with pytest.raises(UsageError, match=rf"{option}.*(no text|no value)"):
+        read_settings([*NEEDED, "--config", str(file)], {})
+
+
+def test_a_text_may_look_like_a_number_or_a_date_and_an_option_may_be_null(tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text("prompt: 5\nmodel: 2024-01-02\nrevision: 1234567890123456789012345678901234567890\nlimit:\n")
+    settings, _ = read_settings([*NEEDED, "--config", str(file)], {})
+    assert (settings.prompt, settings.model, settings.limit) == ("5", "2024-01-02", None)
+    assert settings.revision == "1234567890123456789012345678901234567890"
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus"), [("0", "0"), ("[0, 2]", "0,2"), ("[a, b]", "a,b"), ("[]", None), ("[null]", None),
+                       ("[true]", None), ("[[0]]", None), ("[0.5]", None), ("{0: 1}", None), ("", None)]
+)  # fmt: skip
+def test_gpus_may_be_a_list_of_numbers_or_words(tmp_path, text, gpus):
+    file = tmp_path / "job.yaml"
+    file.write_text(f"gpus: {text}\n")
+    if gpus is not None:
+        assert read_settings([*NEEDED, "--config", str(file)], {})[0].gpus == gpus
+    else:
+        with pytest.raises(UsageError, match="gpus"):
+            read_settings([*NEEDED, "--config", str(file)], {})
+
+
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.type is int])
+@pytest.mark.parametrize("value", [2**62, str(2**62), -(2**62) - 1, "9" * 400, 10**400])
+def test_whole_numbers_that_64_bits_can_not_hold_are_refused(name, value):
+    with pytest.raises(UsageError, match="too large"):
+        OPTIONS[name].parse(value, name)
+
+
+def test_the_largest_whole_number():
+    assert OPTIONS["seed"].parse(2**62 - 1, "seed") == OPTIONS["max_pixels"].parse(str(2**62 - 1), "") == 2**62 - 1
+
+
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.type is float])
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf", "1e999", float("inf"), float("nan"), 10**400])
+def test_numbers_that_are_not_finite_are_refused(name, value):
+    with pytest.raises(UsageError, match=r"no number|too large"):
+        OPTIONS[name].parse(value, name)
+
+
 def test_an_unknown_variable_is_refused_with_the_nearest_one():
-    with pytest.raises(UsageError, match="CAPTION_BATCH_SIZE"):
+    with pytest.raises(UsageError, match=r"CAPTION_BATCH_SIZE is the nearest$"):
         read_settings(NEEDED, {"CAPTION_BACH_SIZE": "2"})
 
 
