@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import orjson
 
 import checkpoint
+from caption.console import complain, say
 from caption.errors import CaptionError, Damaged, OutputError, UsageError
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.sources import open_source
@@ -29,10 +33,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repair", action="store_true", help="mend what can be mended without losing a whole row")
     options = parser.parse_args(argv)
     try:
-        return _verify(options.out, options.input, options.repair)
+        with _readable(options.out):
+            return _verify(options.out, options.input, options.repair)
     except CaptionError as error:
-        print(f"caption: {str(error).rstrip('.')}.", file=sys.stderr)
+        complain(f"caption: {str(error).rstrip('.')}.")
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+@contextlib.contextmanager
+def _readable(out: Path) -> Iterator[None]:
+    """What can't be read becomes one sentence; what is wrong in what can be read is a problem that is listed."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"can't read {error.filename or out}: {error.strerror or error}",
+            "check that it is there and its permissions",
+        ) from error
+    except checkpoint.Error as error:  # it changed since it was checked
+        raise OutputError(f"can't read {out}: {error}", "try once more") from error
 
 
 def _verify(out: Path, input: Path | None, repair: bool) -> int:
@@ -40,32 +61,50 @@ def _verify(out: Path, input: Path | None, repair: bool) -> int:
         raise OutputError(f"{out} is no output folder of a job", "give the --output of a run")
     if repair:
         _repair(out)
-    problems = checkpoint.check(out)
+    problems, own_input, run_file_problem = checkpoint.check(out), None, None
+    try:
+        own_input = _own_input(out)
+    except Damaged as error:
+        run_file_problem = str(error)
     if not problems:
         view = checkpoint.read(out)
         rows = view.counts
-        print(f"{out}: {rows[CAPTIONS]:,} captioned, {rows[FAILED]:,} failed, commit of {view.time}")
-        source = input or _own_input(out)
-        if source:
-            problems += _compare(out, view, source)
+        say(f"{out}: {rows[CAPTIONS]:,} captioned, {rows[FAILED]:,} failed, commit of {view.time}")
+        if input or (own_input and os.path.exists(own_input)):
+            problems += _compare(out, view, input or own_input)
+        else:
+            unknown = f"INPUT {own_input} is not there" if own_input else "INPUT is not known"
+            say(f"{unknown}: rows are not compared with it (give it as the second argument).")
+    problems += [run_file_problem] if run_file_problem else []
     for problem in problems:
-        print(f"Wrong: {problem}.")
+        say(f"Wrong: {problem}.")
     if problems:
-        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}. {_next_step(out, repair)}")
+        say(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}. {_next_step(out, repair)}")
         return Damaged.exit_code
-    print("All holds: no id twice, no torn line; checksums, hashes and counts agree.")
+    say("All holds: no id twice, no torn line; checksums, hashes and counts agree.")
     return 0
 
 
 def _repair(out: Path) -> None:
     try:
-        done = checkpoint.repair(out)
+        done = checkpoint.repair(out) + _set_aside_run_file(out)
     except checkpoint.Busy as error:
         raise UsageError(f"{out} is in use by {error.holder or 'a run'}", "stop it before a repair") from error
     except (OSError, checkpoint.Error) as error:
         raise OutputError(f"can't repair {out}: {error}", "mend this first; the old files are as they were") from error
     for step in done or ["There was nothing to repair"]:
-        print(f"{step[0].upper()}{step[1:]}.")
+        say(f"{step[0].upper()}{step[1:]}.")
+
+
+def _set_aside_run_file(out: Path) -> list[str]:
+    """Renames a damaged run.json, so that the next run makes it anew; what was done in words."""
+    path, aside = out / "run.json", out / "run.json.damaged"
+    try:
+        _own_input(out)
+    except Damaged:
+        path.replace(aside)
+        return [f"renamed {path}, which was damaged, to {aside.name}: the next run makes it anew"]
+    return []
 
 
 def _next_step(out: Path, repaired: bool) -> str:
@@ -75,12 +114,18 @@ def _next_step(out: Path, repaired: bool) -> str:
 
 
 def _own_input(out: Path) -> Path | None:
-    """Where the job read from, if that can still be seen from here."""
+    """Where the job read from, by its run.json; None if there is none. Raises `Damaged`, OSError."""
+    path = out / "run.json"
     try:
-        path = Path(orjson.loads((out / "run.json").read_bytes())["fingerprint"]["input"])
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
+        content = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
         return None
-    return path if path.exists() else None
+    except orjson.JSONDecodeError as error:
+        raise Damaged(f"{path} is damaged: it is no JSON") from error
+    match content:
+        case {"fingerprint": {"input": str(input)}, "runs": list(runs)} if all(isinstance(run, dict) for run in runs):
+            return Path(input)
+    raise Damaged(f"{path} is damaged: it is JSON, and not that of a run.json")
 
 
 def _compare(out: Path, view: checkpoint.View, input: Path) -> list[str]:
@@ -95,7 +140,7 @@ def _compare(out: Path, view: checkpoint.View, input: Path) -> list[str]:
             known[name] += int(inputs.contains([digest(id) for id in ids]).sum())
     pending = len(inputs) - sum(known.values())
     orphaned = sum(rows.values()) - sum(known.values())
-    print(
+    say(
         f"{input}: {len(inputs):,} images = {known[CAPTIONS]:,} captioned + {known[FAILED]:,} failed "
         f"+ {pending:,} pending; {orphaned:,} rows are orphaned (their image is gone)"
     )
@@ -106,9 +151,10 @@ def _compare(out: Path, view: checkpoint.View, input: Path) -> list[str]:
 
 def _ids(path: Path, count: int) -> Iterator[list[str]]:
     """The ids of the first ``count`` rows, in blocks."""
+    if not count:
+        return  # it may be missing
     with path.open("rb") as file:
-        while count > 0:
-            lines = [line for _, line in zip(range(min(_BLOCK, count)), file)]
+        while lines := list(itertools.islice(file, min(_BLOCK, count))):
             count -= len(lines)
             yield [orjson.loads(line)["id"] for line in lines]
 

@@ -1,7 +1,9 @@
 """Finding the row or the record of the index that is not what was committed."""
 
 import contextlib
+import errno
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,9 +61,11 @@ def walk(paths: Paths, state: State) -> Iterator[Entry]:
 
 
 def check_sizes(paths: Paths, state: State) -> None:
-    """Raises `Damaged` if a file is missing or shorter than what was committed of it."""
+    """Raises `Damaged` if a file is missing or shorter than what was committed of it; OSError if it is no file."""
     committed = [(paths.rows(name), extent) for name, extent in state.files.items()]
     for path, extent in [*committed, (paths.index, state.index)]:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if path.exists():
             size = path.stat().st_size
             if size < extent.bytes:

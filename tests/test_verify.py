@@ -1,19 +1,38 @@
 """caption.verify and --redo: every image counted once, damage named, rows replaced only on request."""
 
 import json
+import os
+import shutil
+import subprocess
 
 import pytest
 
-from tests.runs import captions, empty_pictures, failures, run
+from tests.runs import ROOT, captions, command, empty_pictures, environment, failures, run
 
 
 @pytest.fixture
 def job(tmp_path):
+    return finish(tmp_path)
+
+
+def finish(folder):
     """(input, output) of a finished run over 50 pictures, one of them given up."""
-    empty_pictures(tmp_path / "in", 49)
-    (tmp_path / "in" / "000020-poison.jpg").touch()
-    assert run(*COMMAND(tmp_path), fault="error").returncode == 0
-    return tmp_path / "in", tmp_path / "out"
+    empty_pictures(folder / "in", 49)
+    (folder / "in" / "000020-poison.jpg").touch()
+    assert run(*COMMAND(folder), fault="error").returncode == 0
+    return folder / "in", folder / "out"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return finish(tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """As `job`, for what needs no further run; the input must stay as it is."""
+    shutil.copytree(finished[1], tmp_path / "out")
+    return finished[0], tmp_path / "out"
 
 
 def COMMAND(folder, *more):
@@ -99,3 +118,109 @@ def test_redo_replaces_just_the_rows_named_in_a_file(job, tmp_path):
 def test_redo_of_a_flag_that_no_row_has_is_wrong_use(job, tmp_path):
     done = run(*COMMAND(tmp_path, "--redo", "cut-off"))
     assert done.returncode == 2 and "cut-off" in done.stderr
+
+
+def one_sentence(done, code, *words):
+    assert done.returncode == code, done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("caption: ")
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.parametrize("name", [*FILES, "run.json"])
+@pytest.mark.parametrize("more", [[], ["--repair"]])
+def test_a_file_replaced_by_a_folder_is_one_sentence(copy, name, more):
+    (copy[1] / name).unlink()
+    (copy[1] / name).mkdir()
+    one_sentence(verify(copy[1], *more), 2, name.rpartition("/")[2])
+
+
+def test_an_error_of_the_disk_is_one_sentence(copy, monkeypatch, capsys):
+    """Also for root, whom no permissions stop."""
+    from caption import verify as module
+
+    for place in ("checkpoint.check", "checkpoint.read", "caption.verify._ids"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied", "the-file")))
+            assert module.main([str(copy[1])]) == 2
+        said = capsys.readouterr().err
+        assert said == "caption: can't read the-file: Permission denied: check that it is there and its permissions.\n"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+@pytest.mark.parametrize("name", ["", "checkpoint", "captions.jsonl", "checkpoint/checkpoint.json", "run.json"])
+def test_what_may_not_be_read_is_one_sentence(copy, name):
+    path = copy[1] / name
+    mode = path.stat().st_mode
+    path.chmod(0)
+    try:
+        one_sentence(verify(copy[1]), 2, "Permission denied")
+    finally:
+        path.chmod(mode)
+
+
+@pytest.mark.parametrize("end", ["| true", ">&-", ">/dev/full", ">&- 2>&-"])
+def test_a_reader_that_is_gone_is_no_error(copy, end):
+    line = f"{subprocess.list2cmdline(command(copy[1], module='caption.verify'))} {end}; echo ${{PIPESTATUS[0]}} >&3"
+    read, write = os.pipe()
+    done = subprocess.run(
+        ["bash", "-c", f"exec 3>&{write}; {line}"], env=environment(), pass_fds=[write], capture_output=True, text=True,
+        timeout=60, cwd=ROOT, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert done.stderr == ""
+    with open(read) as file:
+        assert file.read() == "0\n"
+
+
+def test_an_input_that_is_not_known_is_told(copy):
+    (copy[1] / "run.json").unlink()
+    done = verify(copy[1])
+    assert done.returncode == 0
+    assert "INPUT is not known: rows are not compared with it (give it as the second argument)" in done.stdout
+    assert "50 images = " in verify(copy[1], copy[0]).stdout
+
+
+def test_an_input_that_is_gone_is_told(job):
+    shutil.rmtree(job[0])
+    done = verify(job[1])
+    assert done.returncode == 0
+    assert f"INPUT {job[0]} is not there: rows are not compared with it (give it as the second argument)" in done.stdout
+
+
+DAMAGED = [
+    b"",
+    b"{",
+    b"\xff",
+    b"[]",
+    b"{}",
+    b'{"fingerprint": {"input": 3}, "runs": []}',
+    b'{"fingerprint": {"input": "x"}}',
+]
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, b'{"fingerprint": {"input": "x"}, "runs": [1]}'])
+def test_a_damaged_run_json_is_named_and_a_repair_sets_it_aside(copy, content):
+    path = copy[1] / "run.json"
+    path.write_bytes(content)
+    found = verify(copy[1])
+    assert found.returncode == 4 and found.stderr == ""
+    assert f"Wrong: {path} is damaged" in found.stdout and "1 problem." in found.stdout
+    assert "INPUT is not known" in found.stdout
+    mended = verify(copy[1], "--repair")
+    assert mended.returncode == 0, mended.stdout
+    assert f"Renamed {path}, which was damaged, to run.json.damaged" in mended.stdout
+    assert (copy[1] / "run.json.damaged").read_bytes() == content and not path.exists()
+
+
+def test_an_empty_row_file_that_is_missing_is_an_empty_one(job, tmp_path):
+    assert run(*COMMAND(tmp_path, "--retry-failed")).returncode == 0
+    (job[1] / "failed.jsonl").unlink()
+    done = verify(job[1])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_run_after_a_repair_makes_run_json_anew(job, tmp_path):
+    (job[1] / "run.json").write_bytes(b"{")
+    assert verify(job[1], "--repair").returncode == 0
+    assert run(*COMMAND(tmp_path)).returncode == 0
+    assert "50 images = " in verify(job[1]).stdout

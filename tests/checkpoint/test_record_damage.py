@@ -97,6 +97,16 @@ def test_a_missing_file_of_which_nothing_is_committed_is_an_empty_one(out, also)
     assert reopened(out) == {CAPTIONS: {} if also else dict(rows("a")), FAILED: {}}
 
 
+@pytest.mark.parametrize("name", [CAPTIONS, FAILED, "checkpoint/rows.idx"])
+@pytest.mark.parametrize("look", [opened, checkpoint.check])
+def test_a_folder_in_the_place_of_a_file_is_no_damage_but_an_error(small, name, look):
+    (small / name).unlink()
+    (small / name).mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        look(small)
+    assert caught.value.filename == str(small / name)
+
+
 def test_damage_is_named_while_an_empty_row_file_is_missing(out):
     with opened(out) as record:
         record.append(CAPTIONS, rows("a", "b"))
