@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+FLAGS = ("empty", "cut-off", "non-finite")  # all there are; the last one is the engine's
+
 
 def check(text: str, finish_reason: str) -> tuple[str, ...]:
     """The flags of a caption: "empty", and "cut-off" when it ended at the token limit and not at a sentence's end."""

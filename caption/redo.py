@@ -2,47 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
 
 from caption.errors import UsageError
+from caption.guard import FLAGS
 from caption.outputs.rows import CAPTIONS, FAILED
 from checkpoint import Record
 
 
-def withdraw_rows(record: Record, out: Path, retry_failed: bool, redo: str | None) -> int:
+def withdraw_rows(
+    record: Record, out: Path, retry_failed: bool, redo: str | None, say: Callable[[str], None] = print
+) -> int:
     """Takes out the rows that are to be done again; their images are then open like new ones.
 
     Args:
         retry_failed: all rows of ``failed.jsonl``.
-        redo: a flag, for all captions that have it; or a text file with an id a line.
+        redo: a flag, for all captions that have it, be it none: so a killed run goes on when its command is typed
+            again; or a text file with an id a line.
+        say: gets a sentence about ids that have no row.
 
     Returns:
         How many rows were taken out.
 
     Raises:
-        UsageError: ``redo`` is no readable file, and no caption has such a flag.
+        UsageError: ``redo`` is neither a file that can be read nor a flag; nothing has changed.
         checkpoint.Error, OSError: the row files can't be written anew; then nothing has changed.
     """
-    count = record.withdraw(FAILED, None) if retry_failed else 0
-    if redo is None:
-        return count
-    if Path(redo).is_file():
-        wanted = _listed(Path(redo))
-        return count + record.withdraw(CAPTIONS, wanted) + record.withdraw(FAILED, wanted)
-    flagged = list(_flagged(out / CAPTIONS, redo))
-    if not flagged:
-        raise UsageError(f"--redo {redo}: no caption has this flag, and there is no such file", "see flags in the rows")
-    return count + record.withdraw(CAPTIONS, flagged)
+    count = 0
+    if redo is not None and os.path.isfile(redo):
+        wanted = _listed(redo)
+        count = record.withdraw(CAPTIONS, wanted) + record.withdraw(FAILED, wanted)
+        if count < len(wanted):
+            say(_without_row(len(wanted) - count, len(wanted)))
+    elif redo in FLAGS:
+        count = record.withdraw(CAPTIONS, list(_flagged(out / CAPTIONS, redo)))
+    elif redo is not None:
+        nearest = difflib.get_close_matches(redo, FLAGS, n=1)
+        remedy = f"{nearest[0]} is the nearest flag" if nearest else f"the flags are {', '.join(FLAGS)}"
+        raise UsageError(f"--redo {redo}: there is no such flag and no such file", remedy)
+    return count + (record.withdraw(FAILED, None) if retry_failed else 0)
 
 
-def _listed(path: Path) -> list[str]:
+def _listed(path: str) -> set[str]:
+    """The ids in a file. A line ends at a newline only: ids may hold all else that ``splitlines`` splits at."""
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+        text = Path(path).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--redo: can't read the ids in {path}", "write one id a line, as UTF-8") from error
+    return {line.removesuffix("\r") for line in text.split("\n")} - {""}
+
+
+def _without_row(unknown: int, listed: int) -> str:
+    return (
+        f"{unknown:,} of the {listed:,} ids to do again {'has' if unknown == 1 else 'have'} no row: "
+        "no such image was captioned or failed so far."
+    )
 
 
 def _flagged(path: Path, flag: str) -> Iterator[str]:

@@ -1,0 +1,118 @@
+"""Redo: the rows named by a flag or in a file are taken out, all others stay, and typing it again does no harm."""
+
+import re
+
+import orjson
+import pytest
+
+import checkpoint
+from caption.errors import UsageError
+from caption.guard import FLAGS, check
+from caption.outputs.rows import CAPTIONS, FAILED
+from caption.redo import withdraw_rows
+from tests.runs import ROOT
+
+
+@pytest.fixture
+def out(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def record(out):
+    with checkpoint.open(out, {}) as record:
+        flags = {"a": [], "b": ["empty"], "c": ["cut-off"], "d": ["non-finite", "cut-off"], "cut-off": []}
+        rows = [(id, orjson.dumps({"id": id, "caption": "empty", "flags": marks})) for id, marks in flags.items()]
+        record.append(CAPTIONS, rows)
+        record.append(FAILED, [(id, orjson.dumps({"id": id, "error": "TooLarge"})) for id in ("x", "y")])
+        record.commit()
+        yield record
+
+
+def there(record):
+    ids = ["a", "b", "c", "d", "cut-off", "x", "y"]
+    return {id for id, done in zip(ids, record.done(ids)) if done}
+
+
+def gone(record, before):
+    return before - there(record)
+
+
+def test_a_flag_takes_out_the_captions_that_have_it_and_again_none(record, out):
+    before = there(record)
+    assert withdraw_rows(record, out, False, "cut-off") == 2
+    assert gone(record, before) == {"c", "d"}
+    assert withdraw_rows(record, out, False, "cut-off") == 0, "as after a kill -9, with the same command"
+    assert gone(record, before) == {"c", "d"}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_known_flag_that_no_caption_has_is_no_error(out, flag):
+    with checkpoint.open(out, {}) as record:
+        assert withdraw_rows(record, out, False, flag) == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "remedy"),
+    [("cutoff", "cut-off is the nearest"), ("Empty", "empty is the nearest"),
+     ("nonfinite", "non-finite is the nearest"), ("ids.txt", "empty, cut-off, non-finite"), ("", "empty, cut-off, non-finite"), ("x" * 5000, "no such file"),
+     ("nul\0", "no such flag"), (".", "no such file")],
+)  # fmt: skip
+def test_a_word_that_is_neither_flag_nor_file_is_wrong_use_and_changes_nothing(record, out, word, remedy):
+    before = there(record)
+    with pytest.raises(UsageError, match=remedy):
+        withdraw_rows(record, out, True, word)
+    assert there(record) == before
+
+
+def test_flags_are_all_that_the_guard_and_the_engine_set():
+    assert {*check(" ", "stop"), *check("A cat", "length")} < set(FLAGS)
+    source = (ROOT / "caption" / "engine" / "generate.py").read_text()
+    assert set(re.findall(r'flags = \("([^"]+)",\)', source)) == {"non-finite"} < set(FLAGS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"a\nx\n", b"a\nx", b"\xef\xbb\xbfa\r\nx\r\n", b"\n\na\n\nx\na\n"],
+    ids=["plain", "torn", "Windows", "gaps"],
+)
+def test_a_file_takes_out_the_rows_of_its_ids(record, out, tmp_path, text):
+    (tmp_path / "ids.txt").write_bytes(text)
+    before, said = there(record), []
+    assert withdraw_rows(record, out, False, str(tmp_path / "ids.txt"), said.append) == 2
+    assert gone(record, before) == {"a", "x"} and said == []
+
+
+@pytest.mark.parametrize("id", ["two\u2028lines", "a\x0bb", "a\x1cb", "a\x85b", "a\rb", " a ", "ä"])
+def test_an_id_may_hold_what_other_tools_take_for_the_end_of_a_line(record, out, tmp_path, id):
+    record.append(CAPTIONS, [(id, orjson.dumps({"id": id, "flags": []}))])
+    (tmp_path / "ids.txt").write_bytes(f"{id}\n".encode())
+    before = there(record)
+    assert withdraw_rows(record, out, False, str(tmp_path / "ids.txt")) == 1
+    assert not record.done([id])[0] and there(record) == before
+
+
+def test_ids_without_a_row_are_counted(record, out, tmp_path, capsys):
+    (tmp_path / "ids.txt").write_text("a\nnobody\na\n")
+    said = []
+    assert withdraw_rows(record, out, False, str(tmp_path / "ids.txt"), said.append) == 1
+    assert len(said) == 1 and said[0].startswith("1 of the 2 ids to do again has no row")
+    assert withdraw_rows(record, out, False, str(tmp_path / "ids.txt")) == 0
+    assert "2 of the 2 ids to do again have no row" in capsys.readouterr().out
+
+
+def test_a_failed_row_that_is_also_in_the_file_has_a_row(record, out, tmp_path):
+    (tmp_path / "ids.txt").write_text("x\n")
+    before, said = there(record), []
+    assert withdraw_rows(record, out, True, str(tmp_path / "ids.txt"), said.append) == 2
+    assert gone(record, before) == {"x", "y"} and said == []
+
+
+def test_a_file_that_is_no_utf8_is_wrong_use_and_changes_nothing(record, out, tmp_path):
+    (tmp_path / "ids.txt").write_bytes(b"a\n\xff\n")
+    before = there(record)
+    with pytest.raises(UsageError, match="UTF-8"):
+        withdraw_rows(record, out, True, str(tmp_path / "ids.txt"))
+    assert there(record) == before
