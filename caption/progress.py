@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
@@ -11,8 +12,12 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-_LINE_EVERY = 5.0  # seconds
+_DRAW_EVERY = 0.2  # seconds between drawings of the bars
+_LINE_EVERY = 5.0  # seconds between lines without a terminal
 _RATE_SPAN = 60.0  # seconds over which the shown rate is measured
+_TOTAL = "total {percentage:3.0f}% |{bar}| {figures}"
+_LEAST_BAR = 5  # columns; the bar goes before a figure does
+_COLUMNS = 80  # of a terminal that does not say
 
 
 @dataclass(frozen=True)
@@ -67,88 +72,120 @@ def images_a_second(rate: float) -> str:
 
 
 class Progress:
-    """Shows snapshots; a stream that is gone (a closed terminal) is forgotten, never an error.
+    """Shows snapshots; a stream that is gone (a closed terminal) or was never there is forgotten, never an error.
 
     Args:
-        stream: where to show; bars if it is a terminal.
+        stream: where to show, standard error by default; bars if it is a terminal.
     """
 
     def __init__(self, workers: Sequence[str], stream: TextIO | None = None):
-        self._stream = stream or sys.stderr
+        self._stream = _Stream(stream or sys.stderr)
         self._rate = Rate()
-        self._next_line = 0.0
+        self._next_look = self._next_line = 0.0
         self._bars: list[tqdm] = []
-        self._gone = False
         if self._stream.isatty():
-            self._safely(self._open_bars, workers)
+            self._open_bars(workers)
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Takes the newest figures; cheap enough to call several times a second."""
+    def show(self, snapshot: Snapshot, last: bool = False) -> None:
+        """Takes the newest figures; draws a few times a second, however often it is called.
+
+        last: these are the last figures, to be shown in any case.
+        """
         now = time.monotonic()
+        if self._stream.gone or (now < self._next_look and not last):
+            return
+        self._next_look = now + _DRAW_EVERY
         done = snapshot.done + snapshot.failed
         rate = self._rate.add(now, done)
-        left = None if snapshot.total is None else snapshot.total - snapshot.before - done
-        time_left = f", {clock(left / rate)} left" if left and rate > 0 else ""
+        left = None if last or snapshot.total is None else snapshot.total - snapshot.before - done
+        total = "?" if snapshot.total is None else f"{snapshot.total:,}"
+        figures = f"{images_a_second(rate)}, {snapshot.failed:,} failed"
+        if left and rate > 0:
+            figures += f", {clock(left / rate)} left"
         if self._bars:
-            self._safely(self._move_bars, snapshot, rate, time_left)
-        elif now >= self._next_line and snapshot.workers:
+            self._move_bars(snapshot, f"{snapshot.before + done:,}/{total}, {figures}")
+        elif last or (now >= self._next_line and snapshot.workers):
             self._next_line = now + _LINE_EVERY
-            total = "?" if snapshot.total is None else f"{snapshot.total:,}"
             stages = ", ".join(f"{worker.name} {worker.stage}" for worker in snapshot.workers[:8])
-            self.say(
-                f"{snapshot.before + done:,}/{total} images, {images_a_second(rate)}, "
-                f"{snapshot.failed:,} failed{time_left} ({stages})"
-            )
+            self.say(f"{snapshot.before + done:,}/{total} images, {figures}" + (f" ({stages})" if stages else ""))
 
     def say(self, text: str) -> None:
         """A line of text, above the bars."""
         if self._bars:
-            self._safely(tqdm.write, text, self._stream)
+            tqdm.write(text, self._stream)
         else:
-            self._safely(print, text, file=self._stream, flush=True)
+            print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
         for bar in reversed(self._bars):
-            self._safely(bar.close)
+            bar.close()
         self._bars = []
 
     def _open_bars(self, workers: Sequence[str]) -> None:
-        total = tqdm(
-            total=None, desc="total", position=0, file=self._stream, dynamic_ncols=True, leave=True, mininterval=0.2,
-            bar_format="{desc:<6} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}", unit_scale=False,
-        )  # fmt: skip
-        self._bars = [total]
+        """One line for all and one for each worker; they are drawn when `show` says, not when tqdm would."""
+        width = {"dynamic_ncols": True} if _columns(self._stream) else {"ncols": _COLUMNS}
+        lines = {"file": self._stream, "bar_format": "{desc}"} | width
+        self._bars = [tqdm(total=None, desc="total", position=0, leave=True, **lines)]
         for position, name in enumerate(workers, 1):
-            self._bars.append(
-                tqdm(
-                    total=None,
-                    desc=name,
-                    position=position,
-                    file=self._stream,
-                    dynamic_ncols=True,
-                    leave=False,
-                    mininterval=0.2,
-                    bar_format="{desc}",
-                )
-            )
+            self._bars.append(tqdm(total=None, desc=name, position=position, leave=False, **lines))
 
-    def _move_bars(self, snapshot: Snapshot, rate: float, time_left: str) -> None:
+    def _move_bars(self, snapshot: Snapshot, figures: str) -> None:
         total, *rest = self._bars
+        columns = _columns(self._stream) or _COLUMNS
         total.total = snapshot.total or None
         total.n = snapshot.before + snapshot.done + snapshot.failed
-        total.set_postfix_str(f"{images_a_second(rate)}, {snapshot.failed:,} failed{time_left}", refresh=True)
+        if columns - len(_TOTAL.format(percentage=100, bar="", figures=figures)) >= _LEAST_BAR:
+            total.bar_format = _TOTAL.replace("{figures}", figures)
+        else:
+            total.bar_format = "{desc}"
+        total.set_description_str(figures[:columns])
         share = max((worker.done + worker.failed for worker in snapshot.workers), default=0)
         for bar, worker in zip(rest, snapshot.workers):
-            figures = f"{worker.done:,} done, {worker.failed:,} failed, {worker.stage}"
-            bar.set_description_str(f"{worker.name:<6} {_gauge(worker, share)} {figures}")
+            text = f"{worker.name:<6} {_gauge(worker, share)} {worker.done:,} done, {worker.failed:,} failed"
+            bar.set_description_str(f"{text}, {worker.stage}"[:columns])
 
-    def _safely(self, action, *args, **options) -> None:
-        if self._gone:
-            return
+
+class _Stream:
+    """What is written to; a stream that fails, or is not there, is forgotten: from then on nothing is done at all."""
+
+    def __init__(self, stream: TextIO | None):
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None)
+
+    @property
+    def gone(self) -> bool:
+        return self._stream is None
+
+    def isatty(self) -> bool:
+        return bool(self._call("isatty"))
+
+    def fileno(self) -> int:
+        """For the width of the terminal."""
+        if self._stream is None:
+            raise OSError("the stream is gone")
+        return self._stream.fileno()
+
+    def write(self, text: str) -> None:
+        self._call("write", text)
+
+    def flush(self) -> None:
+        self._call("flush")
+
+    def _call(self, method: str, *args):
+        if self._stream is None:
+            return None
         try:
-            action(*args, **options)
+            return getattr(self._stream, method)(*args)
         except (OSError, ValueError):
-            self._gone = True
+            self._stream = None
+
+
+def _columns(stream: _Stream) -> int:
+    """The width of the terminal now; 0 if it does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):  # io.UnsupportedOperation is both
+        return 0
 
 
 def _gauge(worker: WorkerProgress, most: int) -> str:
