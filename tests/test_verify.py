@@ -115,8 +115,8 @@ def test_redo_replaces_just_the_rows_named_in_a_file(job, tmp_path):
     assert verify(job[1]).returncode == 0
 
 
-def test_redo_of_a_flag_that_no_row_has_is_wrong_use(job, tmp_path):
-    done = run(*COMMAND(tmp_path, "--redo", "cut-off"))
+def test_redo_of_a_flag_that_there_is_not_is_wrong_use(job, tmp_path):
+    done = run(*COMMAND(tmp_path, "--redo", "cutoff"))
     assert done.returncode == 2 and "cut-off" in done.stderr
 
 
