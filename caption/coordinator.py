@@ -21,6 +21,7 @@ from caption.progress import Progress, Snapshot, WorkerProgress
 from caption.runfile import RunFile
 from caption.schedule import Schedule
 from caption.settings import Settings
+from caption.sources import Source
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
 from checkpoint import Record
@@ -44,6 +45,7 @@ class Outcome:
         errors: failed items by class; flags: how often each flag was set.
         seconds: from the first hand-out to the last caption.
         first_caption: seconds from the start of the run to its first row, or None.
+    complete: nothing of the input is left to do.
     """
 
     captioned: int = 0
@@ -53,6 +55,7 @@ class Outcome:
     flags: Counter = field(default_factory=Counter)
     seconds: float = 0.0
     first_caption: float | None = None
+    complete: bool = False
 
     def totals(self) -> dict[str, Any]:
         """Plain values for ``run.json``."""
@@ -71,7 +74,7 @@ class Coordinator:
     """One run from its first hand-out to its last commit.
 
     Args:
-        source: what the input is, for messages.
+        source: the input, for messages.
         feed: the items to do.
         count: the size of the input, for display.
         schedule: empty, with the names of the crew's seats.
@@ -80,7 +83,7 @@ class Coordinator:
     def __init__(
         self,
         settings: Settings,
-        source: str,
+        source: Source,
         feed: Feed,
         count: Count,
         schedule: Schedule,
@@ -134,7 +137,9 @@ class Coordinator:
             if not self._feed.fill(self._schedule):
                 break
         if self._feed.ended and not self._feed.read:
-            raise InputError(f"there are no pictures in the {self._source}", f"it takes files ending in {_ENDINGS}")
+            reason = f" ({self._source.warnings[0]})" if self._source.warnings else ""
+            problem = f"there are no pictures in the {self._source.described}{reason}"
+            raise InputError(problem, f"it takes files ending in {_ENDINGS}")
         return not self._feed.ended
 
     def bytes_to_come(self) -> int:
@@ -148,6 +153,9 @@ class Coordinator:
     def _ended(self) -> bool:
         if self._draining:
             return not self._crew.working
+        return self._all_done()
+
+    def _all_done(self) -> bool:
         return self._feed.ended and not (self._schedule.pending or self._suspects or self._leases)
 
     def _drain(self) -> None:
@@ -161,8 +169,9 @@ class Coordinator:
         while self._crew.working and time.monotonic() < deadline and self._stop.asked < 2:
             self._crew.poll(_POLL)
         self._record.commit()
-        self._show()
+        self._show(last=True)
         self.outcome.skipped = self._feed.skipped
+        self.outcome.complete = self._all_done()
 
     # ---- hand out ----
 
@@ -196,7 +205,7 @@ class Coordinator:
         elif isinstance(message, Loaded):
             self._run_file.note(workers={one.name: one.facts for one in self._crew.members if one.facts})
         elif isinstance(message, Died):
-            self._take_back(member, message.reason)
+            self._take_back(member, message)
         elif isinstance(message, GivenUp):
             self._give_up(member, message)
 
@@ -242,10 +251,11 @@ class Coordinator:
     def _end(self, item: Item) -> None:
         self._schedule.ended(self._owners.pop(item.index), 1)
 
-    def _take_back(self, member: Member, reason: str) -> None:
-        held = self._leases.revoke(member.name)
-        if not self._draining:
-            self._progress.say(f"{member.name}: the worker is gone, {reason}; what it held is done again.")
+    def _take_back(self, member: Member, death: Died) -> None:
+        count, held = self._leases.holds(member.name), self._leases.revoke(member.name)
+        if not (self._draining or death.final):
+            again = f"; the {count} images that it held are done again" if count else ""
+            self._progress.say(f"{member.name}: the worker is gone, {death.reason}{again}.")
         fresh: dict[str, list[Item]] = {}
         for item in held.fresh:
             fresh.setdefault(self._owners[item.index], []).append(item)
@@ -259,7 +269,7 @@ class Coordinator:
             elif self._draining:
                 self._suspects.append(group)
             else:
-                self._try_again(member, group[0], WorkerDied.__name__, reason)
+                self._try_again(member, group[0], WorkerDied.__name__, death.reason)
 
     def _put_back(self, owner: str, items: list[Item]) -> None:
         """Items nobody started go back to their shard; of a shard that was given up, they run as groups."""
@@ -273,8 +283,8 @@ class Coordinator:
     def _give_up(self, member: Member, message: GivenUp) -> None:
         if self._draining:
             return
-        self._progress.say(f"{member.name} is given up: {message.reason}")
         if self._crew.working:
+            self._progress.say(f"{member.name} is given up, the others do its part: {message.reason}")
             self._schedule.leave(member.name)
             return
         if message.model_error in ("NotFound", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel"):
@@ -301,7 +311,7 @@ class Coordinator:
             self._last_beat = now
         self._stats.add(self.outcome.captioned, self.outcome.failed, self._crew.members)
 
-    def _show(self) -> None:
+    def _show(self, last: bool = False) -> None:
         total = self._feed.read if self._feed.ended else self._count.total
         self._progress.show(
             Snapshot(
@@ -318,5 +328,6 @@ class Coordinator:
                     )
                     for member in self._crew.members
                 ],
-            )
+            ),
+            last,
         )

@@ -21,9 +21,10 @@ _HOPELESS = {"NotFound", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", 
 
 
 class Died(NamedTuple):
-    """A worker is gone, and all that it had sent has been handed out before this."""
+    """A worker is gone, and all that it had sent has been handed out before this. ``final``: GivenUp follows."""
 
     reason: str
+    final: bool
 
 
 class GivenUp(NamedTuple):
@@ -213,9 +214,10 @@ class Crew:
         member._resume_at = time.monotonic() + pause
         member._model_error = member._broken = None
         member.state = "pausing"
-        events.append((member, Died(reason)))
         hopeless = error is not None and error.error in _HOPELESS
-        if hopeless or member._failed_loads >= FAILED_LOADS or member._fruitless >= FRUITLESS_DEATHS:
+        final = hopeless or member._failed_loads >= FAILED_LOADS or member._fruitless >= FRUITLESS_DEATHS
+        events.append((member, Died(reason, final)))
+        if final:
             member.state = "gone"
             events.append((member, GivenUp(reason, error.error if error else None)))
         elif self._ending:

@@ -111,8 +111,11 @@ def choose_seats(settings: Settings) -> list[Seat]:
         loaders = settings.loaders or max(1, min(16, (cores - len(chosen)) // len(chosen)))
         return [Seat(f"gpu{gpu.number}", "cuda", gpu.visible, None, loaders) for gpu in chosen]
     if settings.gpus not in ("all", "free") or settings.num_gpus:
-        raise UsageError("--gpus: no GPU answers", "check nvidia-smi and CUDA_VISIBLE_DEVICES, or leave --gpus out")
+        option = "--num-gpus" if settings.num_gpus else "--gpus"
+        raise UsageError(f"{option}: no GPU answers", f"check nvidia-smi, or leave {option} out")
     apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    if settings.device == "mps" and not apple:
+        raise UsageError("--device mps: this is no Mac with Apple silicon", "leave --device out")
     if settings.device == "mps" or (settings.device == "auto" and apple):
         return [Seat("mps", "mps", "", None, settings.loaders or max(1, min(4, cores // 2)))]
     threads = max(1, cores // settings.workers)

@@ -13,7 +13,8 @@ CaptionError                 a run can't begin or can't go on: one sentence for 
 └── RunError           (5)   no worker can go on
     ├── ModelDoesNotLoad
     ├── NoWorkerLeft
-    └── DiskError
+    ├── DiskError
+    └── SystemLimit
 
 ItemError                    one image can't be captioned: the run goes on, ``failed.jsonl`` gets the class name
 ├── EmptyFile                zero bytes
@@ -44,8 +45,11 @@ class CaptionError(Exception):
     exit_code = 5
 
     def __init__(self, problem: str, remedy: str = ""):
-        self.problem, self.remedy = problem, remedy
         super().__init__(f"{problem}: {remedy}" if remedy else problem)
+
+    def sentence(self) -> str:
+        """What the user reads: on one line, with one full stop."""
+        return "caption: " + " ".join(str(self).splitlines()).rstrip(".?! ") + "."
 
 
 class UsageError(CaptionError):
@@ -97,6 +101,10 @@ class NoWorkerLeft(RunError):
 
 
 class DiskError(RunError):
+    pass
+
+
+class SystemLimit(RunError):
     pass
 
 

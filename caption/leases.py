@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ class Leases:
         self._numbers = itertools.count(1)
         self._items: dict[Ref, tuple[str, Item]] = {}
         self._held: dict[str, dict[Ref, None]] = {}
+        self._unstarted: Counter[str] = Counter()
         self._group: dict[Ref, int] = {}
         self._groups = itertools.count(1)
         self._alone: dict[int, int] = {}  # lease -> how many of its items are still lent
@@ -48,6 +50,7 @@ class Leases:
         for position, item in enumerate(items):
             self._items[lease, position] = (worker, item)
             held[lease, position] = None
+        self._unstarted[worker] += len(items)
         return lease
 
     def start(self, refs: Sequence[Ref]) -> None:
@@ -55,6 +58,8 @@ class Leases:
         group = next(self._groups)
         for ref in refs:
             if ref in self._items:
+                if ref not in self._group:
+                    self._unstarted[self._items[ref][0]] -= 1
                 self._group[ref] = group
 
     def settle(self, ref: Ref) -> Item | None:
@@ -62,7 +67,8 @@ class Leases:
         worker, item = self._items.pop(ref, (None, None))
         if worker is not None:
             del self._held[worker][ref]
-            self._group.pop(ref, None)
+            if self._group.pop(ref, None) is None:
+                self._unstarted[worker] -= 1
             if ref[0] in self._alone:
                 self._alone[ref[0]] -= 1
                 if not self._alone[ref[0]]:
@@ -70,7 +76,8 @@ class Leases:
         return item
 
     def unstarted(self, worker: str) -> int:
-        return sum(ref not in self._group for ref in self._held.get(worker, ()))
+        """How many items a worker holds that have not entered its engine."""
+        return self._unstarted[worker]
 
     def holds(self, worker: str) -> int:
         return len(self._held.get(worker, ()))

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from caption.console import say
 from caption.engine import is_null
 from caption.errors import ModelNotFound
 
@@ -18,13 +19,14 @@ EMBEDDED = {"shapes": Path(__file__).parent / "models" / "shapes"}
 SMALL_MODELS = "--model shapes (embedded) or --model HuggingFaceTB/SmolVLM-256M-Instruct"
 
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "merges*"]
+_SAID_ABOVE = 2.0  # gigabytes; reading less takes no time worth a word
 _PICKLES = ["*.bin", "*.pt", "*.pth"]
 
 
 @dataclass(frozen=True)
 class Model:
     """Attributes:
-    name: what the user typed.
+    name: what the user calls it: its id on the hub, or the name of its folder.
     folder: where its files are; for the do-nothing engine, its name.
     identity: changes when a file of it changes: the commit on the hub, or a hash of the folder's content.
     gigabytes: of weights; 0.0 where it isn't known.
@@ -51,9 +53,14 @@ def find_model(name: str, revision: str | None, remote_code: bool, pickles: bool
         return Model(name, name, name, 0.0)
     folder = EMBEDDED.get(name, Path(name).expanduser())
     if folder.is_dir():
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise ModelNotFound(f"can't read the model folder {folder}", "check its permissions")
         if not (folder / "config.json").is_file():
             raise ModelNotFound(f"the folder {folder} holds no model", "it should have a config.json")
-        return Model(name, os.fspath(folder), f"content {_content_hash(folder)}", _gigabytes(folder))
+        gigabytes = _gigabytes(folder)
+        if gigabytes > _SAID_ABOVE:
+            say(f"Reading the model {name} ({gigabytes:.1f} GB).")
+        return Model(folder.resolve().name, os.fspath(folder), f"content {_content_hash(folder)}", gigabytes)
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", name):
         raise ModelNotFound(f"there is no model folder {name}", "check --model")
     snapshot = _download(name, revision, _FILES + (["*.py"] if remote_code else []) + (_PICKLES if pickles else []))
@@ -68,6 +75,7 @@ def billions(name: str) -> float:
 
 def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import errors as hub
+    say(f"Looking for the model {name}; what is not here yet comes from the hub.")
     from huggingface_hub import snapshot_download
 
     try:

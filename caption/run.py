@@ -1,4 +1,4 @@
-"""``python -m caption.run INPUT --output OUT``: arguments to settings to job; an error is one sentence."""
+"""``python -m caption.run INPUT --output OUT``: arguments to settings to job; an error becomes one sentence."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import signal
 import sys
 from collections.abc import Sequence
 
-if __name__ == "__main__":  # a Ctrl-C while modules are imported ends the program without a traceback
+if __name__ == "__main__":  # until the job takes over: a Ctrl-C ends without a traceback, a closed terminal nothing
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda number, frame: os._exit(128 + number))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # a file of the job must not become the standard output that was closed
+    os.close(descriptor)
 
+from caption.console import complain, say
 from caption.errors import CaptionError
 
 
@@ -22,13 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         settings, origins = read_settings(argv)
         if "--print-config" in argv:
-            print(shown_settings(settings, origins))
+            say(shown_settings(settings, origins))
             return 0
         from caption.job import run_job
 
         return run_job(settings)
     except CaptionError as error:
-        print(f"caption: {str(error).rstrip('.')}.", file=sys.stderr, flush=True)
+        complain(error.sentence())
         return error.exit_code
 
 

@@ -35,6 +35,24 @@ def versions() -> dict[str, str]:
     return found
 
 
+def read_run_file(out: Path) -> dict[str, Any]:
+    """The content of ``run.json``: "fingerprint", an object, and "runs", a list of objects.
+
+    Raises:
+        Damaged: it is something else.
+        FileNotFoundError: there is none.
+    """
+    path = out / "run.json"
+    try:
+        content = orjson.loads(path.read_bytes())
+        runs, fingerprint = content["runs"], content["fingerprint"]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise Damaged(f"{path} is damaged", "move it away: the captions do not depend on it") from error
+    if not isinstance(fingerprint, dict) or not isinstance(runs, list) or not all(isinstance(r, dict) for r in runs):
+        raise Damaged(f"{path} is damaged", "move it away: the captions do not depend on it")
+    return content
+
+
 class RunFile:
     """One entry of ``run.json``, written when the run begins and again when it ends.
 
@@ -46,10 +64,7 @@ class RunFile:
         self._path = out / "run.json"
         self._content = {"format": 1, "fingerprint": fingerprint, "runs": []}
         if self._path.exists():
-            try:
-                self._content["runs"] = orjson.loads(self._path.read_bytes())["runs"]
-            except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-                raise Damaged(f"{self._path} is damaged", "move it away; the captions do not depend on it") from error
+            self._content["runs"] = read_run_file(out)["runs"]
         self._entry = {
             "begin": now(),
             "end": None,

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
+from collections.abc import Iterator
+
+from caption.console import say
 
 
 class StopSignals:
-    """While in this context, the first SIGINT or SIGTERM asks for an orderly end, the second for an end at once.
+    """While in this context, a SIGINT or SIGTERM ends the program at once, until somebody looks after it.
 
-    SIGHUP is ignored: a closed terminal does not stop a run.
+    Inside ``looked_after``, the first asks for an orderly end, and the second for an end at once. Before that nothing
+    is in flight, and what is on disk is safe from a kill at any instant. SIGHUP is ignored: a closed terminal does not
+    stop a run.
 
     Attributes:
         asked: how often a stop was asked for.
@@ -19,6 +26,7 @@ class StopSignals:
     def __init__(self):
         self.asked = 0
         self.signal: signal.Signals | None = None
+        self._looked_after = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
@@ -31,6 +39,18 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def looked_after(self) -> Iterator[None]:
+        """Inside, ``asked`` is looked at several times a second."""
+        self._looked_after = True
+        try:
+            yield
+        finally:
+            self._looked_after = False
+
     def _ask(self, number: int, _frame: object) -> None:
         self.asked += 1
         self.signal = self.signal or signal.Signals(number)
+        if not self._looked_after:
+            say(f"Stopped by {self.signal.name}. To go on, type the same command again.")
+            os._exit(128 + number)

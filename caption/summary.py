@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from caption.console import say
 from caption.coordinator import Outcome
 from caption.devices import Seat
 from caption.model import EMBEDDED, SMALL_MODELS, Model, billions
@@ -25,7 +26,7 @@ def warn_of_slowness(settings: Settings, seats: Sequence[Seat]) -> None:
     """The first line, if a model that wants a GPU would run without one."""
     size = billions(settings.model)
     if seats[0].device == "cpu" and size >= _SLOW_ON_CPU:
-        _say(
+        say(
             f"No GPU in use: {settings.model} ({size:g} billion parameters) takes minutes an image on a CPU. "
             f"To try the program, use {SMALL_MODELS}."
         )
@@ -36,12 +37,12 @@ def greet(
 ) -> None:  # fmt: skip
     """What is about to be done, and by whom."""
     before, adopted = sum(record.counts.values()), sum(record.adopted.values())
-    _say(f"Input   {source.described}")
-    _say(f"Output  {settings.output}" + (f", {before:,} images done before" if before else ""))
+    say(f"Input   {source.described}")
+    say(f"Output  {settings.output}" + (f", {before:,} images done before" if before else ""))
     if adopted:
-        _say(f"        {adopted:,} of them written after the last checkpoint of a run that was killed")
+        say(f"        {adopted:,} of them written after the last checkpoint of a run that was killed")
     loaders = f"{seats[0].loaders} loader" + ("s" if seats[0].loaders > 1 else "")
-    _say(
+    say(
         f"Model   {model.name}, {dtype} on {', '.join(seat.name for seat in seats)}, "
         f"{settings.batch_size} images side by side, {loaders} each, {settings.schedule} schedule"
     )
@@ -50,25 +51,25 @@ def greet(
 def conclude(settings: Settings, source: Source, outcome: Outcome, record: Record, stop: StopSignals) -> None:
     """How it ended, where the files are, and how to go on."""
     for warning in source.warnings:
-        _say(f"Note: {warning}.")
+        say(f"Note: {warning}.")
     if source.ignored:
-        _say(f"Ignored {source.ignored:,} other file{'s' if source.ignored > 1 else ''}.")
+        say(f"Ignored {source.ignored:,} other file{'s' if source.ignored > 1 else ''}.")
     if outcome.flags:
-        _say(f"Flags: {_counted(outcome.flags)}.")
+        say(f"Flags: {_counted(outcome.flags)}.")
     out = Path(settings.output)
-    _say(f"Captions: {out / CAPTIONS}" + (f", failures: {out / FAILED}" if record.counts[FAILED] else ""))
+    say(f"Captions: {out / CAPTIONS}" + (f", failures: {out / FAILED}" if record.counts[FAILED] else ""))
     rate = outcome.captioned / outcome.seconds if outcome.seconds else 0.0
     pace = f" in {clock(outcome.seconds)} ({images_a_second(rate)})" if outcome.captioned else ""
     errors = f" ({_counted(outcome.errors)})" if outcome.errors else ""
     figures = f"{outcome.captioned:,} captioned{pace}, {outcome.failed:,} failed{errors}"
     figures += f", {outcome.skipped:,} done before"
-    if stop.signal:
+    if stop.signal and not outcome.complete:
         argv = _to_go_on(sys.argv[1:])
         same = "the same command again" if argv == sys.argv[1:] else "this"
         command = shlex.join(["python", "-m", "caption.run", *argv])
-        _say(f"Stopped by {stop.signal.name}: {figures}. To go on, type {same}: {command}")
+        say(f"Stopped by {stop.signal.name}: {figures}. To go on, type {same}: {command}")
     else:
-        _say(f"Finished: {figures}.{_EMBEDDED if settings.model in EMBEDDED else ''}")
+        say(f"Finished: {figures}.{_EMBEDDED if settings.model in EMBEDDED else ''}")
 
 
 _EMBEDDED = " Model shapes is the tiny embedded one, for trying and tests: choose a real one with --model."
@@ -89,11 +90,3 @@ def _to_go_on(argv: Sequence[str]) -> list[str]:
 
 def _counted(counter: Counter) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counter.most_common())
-
-
-def _say(text: str) -> None:
-    """A closed terminal or pipe must not stop a run."""
-    try:
-        print(text, flush=True)
-    except OSError:
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115 (the interpreter flushes it at its end)

@@ -1,11 +1,14 @@
 """Stopping and dying: what a Ctrl-C, a SIGTERM, a kill and a closed terminal leave behind."""
 
 import os
+import shlex
 import signal
+import subprocess
 import time
 
 import pytest
 
+from tests import runs
 from tests.runs import captions, empty_pictures, kill_group, run, start, wait_for_rows, wait_until_alone, workers_of
 
 SLOW = ("--model", "null:20", "--workers", 2)
@@ -107,3 +110,53 @@ def test_a_closed_terminal_does_not_stop_a_run(pictures, tmp_path):
     os.killpg(process.pid, signal.SIGHUP)
     assert process.wait(30) == 0
     assert len(captions(out)) == 300
+
+
+def test_a_ctrl_c_while_a_large_model_is_read_ends_at_once_and_says_so(pictures, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    with (model / "model.safetensors").open("wb") as weights:
+        weights.truncate(30 << 30)
+    process = start(pictures, "--output", tmp_path / "out", "--model", model)
+    assert "Reading the model" in process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    asked = time.monotonic()
+    stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert time.monotonic() - asked < 3
+    assert "SIGINT" in stdout and "Traceback" not in stderr
+
+
+def test_a_closed_terminal_during_the_first_moments_does_not_stop_a_run(pictures, tmp_path):
+    process = start(pictures, "--output", tmp_path / "out", "--model", "null")
+    time.sleep(0.15)  # the interpreter itself takes some 30 ms, in which nobody can ignore anything
+    for _ in range(8):
+        os.killpg(process.pid, signal.SIGHUP)
+        time.sleep(0.05)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0, stderr
+    assert len(captions(tmp_path / "out")) == 300
+
+
+def test_without_standard_streams_a_run_still_does_its_work(pictures, tmp_path):
+    command = shlex.join(runs.command(pictures, "--output", tmp_path / "out", "--model", "null"))
+    for closed in ("2>&-", ">&-", "<&- >&- 2>&-"):
+        done = subprocess.run(["bash", "-c", f"{command} {closed}"], env=runs.environment(), cwd=runs.ROOT, timeout=60,
+                              check=False)  # fmt: skip
+        assert done.returncode == 0, closed
+    assert len(captions(tmp_path / "out")) == 300
+
+
+def test_a_stop_with_nothing_left_to_do_is_a_finished_run(tmp_path):
+    empty_pictures(tmp_path / "in", 8)
+    process = start(tmp_path / "in", "--output", tmp_path / "out", "--model", "null:150")
+    deadline = time.monotonic() + 30
+    while not workers_of(process):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.7)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, _ = process.communicate(timeout=30)
+    done = len(captions(tmp_path / "out"))
+    assert (process.returncode, "Finished" in stdout) == ((0, True) if done == 8 else (130, False))
