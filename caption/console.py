@@ -22,7 +22,8 @@ def _print(text: str, name: str) -> None:
     if stream is None:
         return
     try:
-        print(text, file=stream, flush=True)
+        encoding = stream.encoding or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except (OSError, ValueError):
         # A closed terminal or pipe: nobody listens. The interpreter flushes the stream once more when it ends.
         setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
