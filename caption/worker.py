@@ -16,6 +16,7 @@ from collections import deque
 
 from caption import guard
 from caption.channel import ChildChannel
+from caption.engine import import_engine
 from caption.errors import EngineFailed, OutOfMemory
 from caption.loaderpool import InlineLoader, LoaderPool
 from caption.messages import (
@@ -84,6 +85,9 @@ class Worker:
         self._channel.send(Hello(os.getpid()))
         self._loaders = self._start_loaders()
         threading.Thread(target=self._beat, name="stats", daemon=True).start()
+        if self._setup.options.device != "cpu":  # there it would take the cores that the first to load needs
+            with contextlib.suppress(Exception):  # what can't be imported is said when the model is loaded
+                import_engine(self._setup.options)
         if not isinstance(self._mail.get(), Load) or not self._load():
             return
         try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer", "DoesNotLoad", "Engine", "EngineOptions", "ModelError", "NeedsRemoteCode", "NoSafetensors",
-    "NotAVisionModel", "NotFound", "Preparer", "Request", "classify", "load_engine", "load_preparer",
+    "NotAVisionModel", "NotFound", "Preparer", "Request", "classify", "import_engine", "load_engine", "load_preparer",
 ]  # fmt: skip
 
 
@@ -127,6 +127,14 @@ def load_engine(options: EngineOptions) -> Engine:
     from caption.engine.generate import GenerateEngine
 
     return GenerateEngine(options)
+
+
+def import_engine(options: EngineOptions) -> None:
+    """Import the libraries that load_engine will need: seconds of work that need not wait for a turn to load."""
+    if not is_null(options.model):
+        from caption.engine import library
+
+        library.import_all()
 
 
 def load_preparer(options: EngineOptions, own_process: bool = False) -> Preparer:

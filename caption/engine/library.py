@@ -17,6 +17,13 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
+def import_all() -> None:
+    """Import torch, and of transformers what loading any model needs."""
+    quiet()
+    import torch  # noqa: F401
+    from transformers import AutoModelForImageTextToText, PreTrainedModel  # noqa: F401 (lazy modules load by name)
+
+
 HIDDEN = ("torch", "torchvision")
 
 
