@@ -59,7 +59,7 @@ def run_job(settings: Settings) -> int:
         model = find_model(
             settings.model, settings.revision, settings.trust_remote_code, settings.allow_pickled_weights
         )
-        fingerprint = make_fingerprint(settings, dtype) | {"model": f"{model.name} ({model.identity})"}
+        fingerprint = make_fingerprint(settings, dtype) | {"model": model.identity}
         with record_errors(out), open_record(out, fingerprint) as record:
             withdrawn = withdraw_rows(record, out, settings.retry_failed, settings.redo, say)
             if withdrawn:

@@ -28,7 +28,7 @@ class Model:
     """Attributes:
     name: what the user calls it: its id on the hub, or the name of its folder.
     folder: where its files are; for the do-nothing engine, its name.
-    identity: changes when a file of it changes: the commit on the hub, or a hash of the folder's content.
+    identity: changes when a file of it changes: name and commit on the hub, or a hash of the folder's content.
     gigabytes: of weights; 0.0 where it isn't known.
     """
 
@@ -64,7 +64,7 @@ def find_model(name: str, revision: str | None, remote_code: bool, pickles: bool
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", name):
         raise ModelNotFound(f"there is no model folder {name}", "check --model")
     snapshot = _download(name, revision, _FILES + (["*.py"] if remote_code else []) + (_PICKLES if pickles else []))
-    return Model(name, os.fspath(snapshot), f"commit {snapshot.name}", _gigabytes(snapshot))
+    return Model(name, os.fspath(snapshot), f"{name} commit {snapshot.name}", _gigabytes(snapshot))
 
 
 def billions(name: str) -> float:

@@ -76,7 +76,7 @@ def _explained(out: Path, error: BaseException, to_come: Callable[[], int]) -> E
         field = error.field.replace("_", " ")
         return OtherJob(
             f"{out} belongs to another job, its {field} was {error.old!r} and is now {error.new!r}",
-            f"{_way_back(error)}, or choose another --output for a new job",
+            f"{_way_back(out, error)}, or choose another --output for a new job",
         )
     if isinstance(error, checkpoint.Damaged):
         return Damaged(str(error), f"python -m caption.verify {out} tells more, and --repair mends it")
@@ -92,10 +92,14 @@ def _explained(out: Path, error: BaseException, to_come: Callable[[], int]) -> E
     return DiskError(f"can't go on writing {out}: {problem}", f"mend this and {again}")
 
 
-def _way_back(error: checkpoint.Mismatch) -> str:
-    if error.field == "model" and "commit " in str(error.old):
-        return f"to go on with it add --revision {str(error.old).rpartition('commit ')[2].rstrip(')')}"
-    if error.field in OPTIONS and error.field not in ("input", "model"):
+def _way_back(out: Path, error: checkpoint.Mismatch) -> str:
+    if error.field == "model":
+        _, is_commit, commit = str(error.old).rpartition(" commit ")
+        revision = f" --revision {commit}" if is_commit else ""
+        with contextlib.suppress(Damaged, FileNotFoundError, LookupError, TypeError):
+            before = read_run_file(out)["runs"][-1]["settings"]["model"]
+            return f"to go on with it give the files of then, --model {before}{revision}"
+    if error.field in OPTIONS and error.field != "input":
         return f"to go on with it set {OPTIONS[error.field].flag} to the old value"
     return f"to go on with it give the same {error.field} as before"
 

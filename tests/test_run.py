@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.runs import captions, empty_pictures, failures, run
+from tests.runs import ROOT, captions, empty_pictures, failures, run
 
 
 @pytest.fixture
@@ -205,3 +205,19 @@ def test_dry_run_shows_the_assignment_and_writes_nothing(pictures, tmp_path):
     assert "100 images" in done.stdout
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("cpu")] == ["33", "33", "34"]
     assert not (tmp_path / "out").exists()
+
+
+def test_the_same_model_under_another_name_is_the_same_job_and_another_one_is_not(tmp_path):
+    import shutil
+
+    empty_pictures(tmp_path / "in", 1)
+    shapes = ROOT / "caption" / "models" / "shapes"
+    shutil.copytree(shapes, tmp_path / "mine")
+    command = (tmp_path / "in", "--output", tmp_path / "out", "--model")
+    first = run(*command, "shapes")
+    assert first.returncode == 3  # an empty file: one row, a failed one
+    again = run(*command, tmp_path / "mine")
+    assert again.returncode == 3 and "1 done before" in again.stdout, again.stderr
+    (tmp_path / "mine" / "generation_config.json").write_text("{}")
+    other = run(*command, tmp_path / "mine")
+    assert other.returncode == 4 and "its model was" in other.stderr and str(tmp_path / "mine") in other.stderr
