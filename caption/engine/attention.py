@@ -9,7 +9,7 @@ NAME = "slots"
 
 
 def slot_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **kwargs):
-    """query: [rows, heads, tokens, size]; key, value: [rows, groups, places, size]. Returns [rows, tokens, heads, size].
+    """query: [rows, heads, tokens, size]; key, value: [rows, groups, places, size]. Returns [rows, tokens, heads, ...].
 
     transformers up to 5.17 repeats keys and values for every head of a group where there is a mask: all of the cache,
     each step. The heads of a group can stand in the place of the one query token instead.
@@ -25,6 +25,11 @@ def slot_attention(module, query, key, value, attention_mask, dropout=0.0, scali
         grouped, key, value, attn_mask=attention_mask, scale=scaling
     )
     return output.reshape(rows, 1, heads, value.shape[-1]), None
+
+
+def remove(model: torch.nn.Module) -> None:
+    """Undo `install`."""
+    model.set_attn_implementation({"text_config": "sdpa"})
 
 
 def install(model: torch.nn.Module) -> bool:

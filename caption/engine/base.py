@@ -93,7 +93,9 @@ class ModelEngine:
     def _limit(self, request: Request) -> int:
         return request.max_new_tokens or self.options.max_new_tokens
 
-    def _groups(self, requests: list[Request], apart: Callable[[Request], int] = lambda _: 0) -> Iterator[list[Request]]:
+    def grouped(
+        self, requests: list[Request], apart: Callable[[Request], int] = lambda _: 0
+    ) -> Iterator[list[Request]]:
         """The requests, parted where they can't be computed together. apart: a figure in which a group must agree."""
         together = self.model.config.model_type not in UNPADDABLE
 
@@ -103,7 +105,7 @@ class ModelEngine:
         for _, group in itertools.groupby(sorted(requests, key=key), key):
             yield list(group)
 
-    def _generate(self, requests: list[Request], custom_generate: Callable) -> None:
+    def generate(self, requests: list[Request], custom_generate: Callable) -> None:
         """Let transformers' generate prepare a batch of the requests, and hand it to `custom_generate`."""
         penalty = self.options.repetition_penalty
         self.model.generate(

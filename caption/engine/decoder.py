@@ -135,24 +135,24 @@ class Decoder:
     # ---- room ----
 
     def _grow(self, rows: list[int], lengths: list[int], limits: list[int], group: Prefilled) -> None:
+        """Make room for texts of `lengths` in these rows, `limits` of it new."""
         wanted = self.slots
         while wanted // 2 > max(rows):
             wanted //= 2
         count, capacity = max(self.rows, wanted), max(self.capacity, self._view(max(lengths)))
-        new = max(limits) if self.state.new.shape[1] < max(limits) else 0
-        inputs = self._rowwise(group)
-        wider = any(
-            size > ours for name, value in inputs.items() for size, ours in zip(value.shape[1:], self.inputs[name].shape[1:])
-        )
-        if (count, capacity) == (self.rows, self.capacity) and not new and not wider:
+        most = max(limits)
+        widths = {name: value.shape[1:] for name, value in self._rowwise(group).items()}
+        widths |= {"new": (most,), "ids": (self._view(group.ids.shape[1] + most),)}
+        tensors = {**vars(self.state), **self.inputs}
+        larger = {
+            name: grown(value, count, *widths.get(name, [0] * (value.dim() - 1))) for name, value in tensors.items()
+        }
+        if capacity == self.capacity and all(larger[name] is value for name, value in tensors.items()):
             return
         self._moved()
         self.rows, self.capacity = count, capacity
-        state = vars(self.state)
-        for name, value in state.items():
-            size = new if name == "new" else group.ids.shape[1] + max(limits) if name == "ids" else 0
-            state[name] = grown(value, count, *[size] * (value.dim() - 1))
-        self.inputs = {name: grown(value, count, *inputs[name].shape[1:]) for name, value in self.inputs.items()}
+        self.inputs = {name: larger.pop(name) for name in self.inputs}
+        self.state = SimpleNamespace(**larger)
         self.cache.grow(self.state.positions, count, capacity)
 
     def _moved(self) -> None:

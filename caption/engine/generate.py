@@ -31,7 +31,7 @@ class GenerateEngine(ModelEngine):
     def step(self) -> list[Answer]:
         # A beam search with a later end can choose another beginning, so it can't be cut afterwards.
         beams = self.options.num_beams > 1
-        groups = self._groups(self.held, lambda request: self._limit(request) if beams else 0)
+        groups = self.grouped(self.held, lambda request: self._limit(request) if beams else 0)
         answers = [answer for group in groups for answer in self._caption(group)]
         self.held = []
         return answers
@@ -41,7 +41,7 @@ class GenerateEngine(ModelEngine):
 
     def _caption(self, group: list[Request]) -> list[Answer]:
         loop = Loop(self.options, [request.seed for request in group])
-        self._generate(group, loop)
+        self.generate(group, loop)
         if not loop.generated:
             raise DoesNotLoad(f"{type(self.model).__name__} generates in a way of its own, which can't be followed")
         rows = zip(group, loop.generated, loop.non_finite)

@@ -107,10 +107,12 @@ class SlotCache:
 
 
 def parts(cache: Cache) -> tuple[list[DynamicLayer], list[DynamicLayer]]:
-    """The layers of self attention and those of cross attention. Raises Unsupported where a layer is of another kind."""
+    """The layers of self attention and of cross attention. Raises Unsupported where one is of another kind."""
     both = isinstance(cache, EncoderDecoderCache)
     own = cache.self_attention_cache.layers if both else cache.layers
     cross = cache.cross_attention_cache.layers if both else []
     if unlike := [layer for layer in (*own, *cross) if type(layer) is not DynamicLayer]:
         raise Unsupported(f"it keeps a {type(unlike[0]).__name__} in its cache")
+    if len({layer.get_seq_length() for layer in own}) > 1:
+        raise Unsupported("its layers don't all keep the same tokens in the cache")
     return own, cross

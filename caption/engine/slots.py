@@ -62,7 +62,7 @@ class SlotEngine(ModelEngine):
 
     def _next_group(self) -> list[Request]:
         """The first of those that can be prefilled together, short prompts first."""
-        group = next(iter(self._groups(self.waiting)))
+        group = next(iter(self.grouped(self.waiting)))
         group.sort(key=lambda request: request.inputs["input_ids"].shape[1])
         longest = [request.inputs["input_ids"].shape[1] for request in group]
         fits = [count for count, length in enumerate(longest, 1) if count * length <= PREFILL_TOKENS]
@@ -80,7 +80,7 @@ class SlotEngine(ModelEngine):
     def prefilled(self, requests: list[Request]) -> Prefilled:
         """Run the prompts of a group through the model."""
         prefill = Prefill(self.options)
-        self._generate(requests, prefill)
+        self.generate(requests, prefill)
         if prefill.done is None:
             raise DoesNotLoad(f"{type(self.model).__name__} generates in a way of its own, which can't be followed")
         return prefill.done
