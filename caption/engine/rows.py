@@ -13,6 +13,7 @@ from transformers import (
     InfNanRemoveLogitsProcessor,
     LogitNormalization,
     LogitsProcessorList,
+    MinLengthLogitsProcessor,
     MinNewTokensLengthLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
@@ -53,7 +54,9 @@ class RowProcessors:
     """
 
     def __init__(self, given: LogitsProcessorList, options: EngineOptions, prompt_length: int):
-        self.processors = [_rowwise(processor, prompt_length) for processor in given]
+        news = [one.min_new_tokens for one in given if isinstance(one, MinNewTokensLengthLogitsProcessor)]
+        least = prompt_length + max(news, default=0)
+        self.processors = [_rowwise(processor, prompt_length, least) for processor in given]
         if options.temperature > 0:
             self.processors += [_stateless(warper) for warper in warpers(options)]
             self.processors.append(_add_noise)
@@ -65,7 +68,8 @@ class RowProcessors:
         return scores
 
 
-def _rowwise(processor, prompt_length: int) -> RowProcessor:
+def _rowwise(processor, prompt_length: int, least: int) -> RowProcessor:
+    """prompt_length: of the group, padding included. least: the length up to which min_new_tokens forbids an end."""
     if isinstance(processor, STATELESS):
         return _stateless(processor)
     if isinstance(processor, RepetitionPenaltyLogitsProcessor):
@@ -76,6 +80,8 @@ def _rowwise(processor, prompt_length: int) -> RowProcessor:
         return _Ban(processor.begin_suppress_tokens, processor.begin_index - prompt_length, 1)
     if isinstance(processor, MinNewTokensLengthLogitsProcessor):
         return _Ban(processor.eos_token_id, 0, processor.min_new_tokens)
+    if isinstance(processor, MinLengthLogitsProcessor) and processor.min_length == least:
+        return _Ban(processor.eos_token_id, 0, least - prompt_length)  # min_new_tokens makes this one as well
     if isinstance(processor, ForcedBOSTokenLogitsProcessor):
         # It looks for a text of one token: only a decoder's start is that short.
         return _Force(processor.bos_token_id) if prompt_length == 1 else _stateless(lambda ids, scores: scores)
