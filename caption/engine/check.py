@@ -30,23 +30,33 @@ def load_fastest(options: EngineOptions) -> ModelEngine:
     loaded = load(options)
     if options.num_beams > 1:
         return GenerateEngine(options, loaded)  # what was asked for, so no fallback
-    reason = None
-    try:
-        requests, expected = _ask_generate(options, loaded)
-        installed = options.device == "cuda" and attention.install(loaded.model)
-        for graphs in (True, False) if options.device == "cuda" else (False,):
+    name, faults = type(loaded.model).__name__, []
+    requests, expected = [], []
+    installed = False
+    for graphs in _ways(options):
+        try:
+            if not requests:
+                requests, expected = _ask_generate(options, loaded)
+                installed = options.device == "cuda" and attention.install(loaded.model)
             engine = SlotEngine(options, loaded, graphs)
-            reason = difference(engine, requests, expected)
-            if reason is None:
-                engine.reset()
-                return engine
-        if installed:
-            attention.remove(loaded.model)
-    except Exception as error:
-        if classify(error) != "item":
-            raise
-        reason = str(error) if isinstance(error, Unsupported) else first_line(error)
-    return GenerateEngine(options, loaded, f"{type(loaded.model).__name__} can't be captioned in slots: {reason}")
+            fault = difference(engine, requests, expected)
+        except Exception as error:
+            if classify(error) != "item":
+                raise
+            fault = str(error) if isinstance(error, Unsupported) else first_line(error)
+        if fault is None:
+            engine.reset()
+            engine.fallback = f"{name} is decoded without CUDA graphs, which is slower: {faults[0]}" if faults else None
+            return engine
+        faults.append(fault)
+    if installed:
+        attention.remove(loaded.model)
+    return GenerateEngine(options, loaded, f"{name} can't be captioned in slots, only in slower batches: {faults[-1]}")
+
+
+def _ways(options: EngineOptions) -> tuple[bool, ...]:
+    """With and without CUDA graphs, best first."""
+    return (True, False) if options.device == "cuda" else (False,)
 
 
 @torch.inference_mode()

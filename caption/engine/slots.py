@@ -29,6 +29,10 @@ class SlotEngine(ModelEngine):
         self.graphs = options.device == "cuda" if graphs is None else graphs
         self.reset()
 
+    def describe(self) -> dict:
+        text = self.model.config.get_text_config(decoder=True)
+        return {**super().describe(), "attention": text._attn_implementation, "graphs": self.graphs}
+
     def reset(self) -> None:
         self.waiting: list[Request] = []
         self.held: dict[int, Request] = {}  # by slot

@@ -186,6 +186,16 @@ def test_the_check_finds_slots_that_go_wrong(checkpoint, monkeypatch, fault):
     assert said["engine"] == "generate" and "apart" in said["fallback"]
 
 
+def test_a_step_that_can_not_be_captured_is_decoded_without_a_graph(checkpoint, monkeypatch):
+    """On a machine without a GPU, every capture fails."""
+    monkeypatch.setattr("caption.engine.check._ways", lambda options: (True, False))
+    engine = load_engine(options(checkpoint("llava")))
+    said = engine.describe()
+    assert said["engine"] == "slots" and said["graphs"] is False and "without CUDA graphs" in said["fallback"]
+    requests = requests_for(engine.options.model, "llava", 2)
+    assert texts(engine, requests) == texts(GenerateEngine(engine.options), requests)
+
+
 def test_memory_that_runs_out_during_the_check_is_no_fallback(checkpoint, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
