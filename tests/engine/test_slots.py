@@ -9,6 +9,7 @@ from caption.engine.base import load
 from caption.engine.decoder import Decoder
 from caption.engine.generate import GenerateEngine
 from caption.engine.slots import SlotEngine
+from tests.runs import run
 
 from .helpers import caption_all, options, picture, pictures, set_ends, spell_ids
 from .tiny import prompts_for
@@ -203,3 +204,14 @@ def test_memory_that_runs_out_during_the_check_is_no_fallback(checkpoint, monkey
     monkeypatch.setattr(Decoder, "admit", full)
     with pytest.raises(torch.OutOfMemoryError):
         load_engine(options(checkpoint("llava")))
+
+
+def test_a_run_says_why_its_model_is_slower(checkpoint, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture(0).save(tmp_path / "in" / "one.png")
+    prompt = prompts_for("kosmos2")[0]
+    done = run(tmp_path / "in", "--output", tmp_path / "out", "--model", checkpoint("kosmos2"), "--prompt", prompt)
+    assert done.returncode == 0, done.stderr
+    reason = "Kosmos2ForConditionalGeneration can't be captioned in slots"
+    assert reason in done.stdout + done.stderr
+    assert reason in (tmp_path / "out" / "run.json").read_text()
