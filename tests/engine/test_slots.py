@@ -183,7 +183,7 @@ def test_the_check_finds_slots_that_go_wrong(checkpoint, monkeypatch, fault):
         )
     else:
         monkeypatch.setattr("caption.engine.slotcache.SlotCache.write", lambda *_: None)
-    said = load_engine(options(checkpoint("smolvlm"))).describe()
+    said = load_engine(options(checkpoint("llava"))).describe()
     assert said["engine"] == "generate" and "apart" in said["fallback"]
 
 
