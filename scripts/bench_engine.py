@@ -10,6 +10,7 @@ seconds are those of the best round, of all threads. Prints a table.
 import argparse
 import dataclasses
 import io
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from draw_shapes import draw
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a run's workers; read when torch is imported
 
 from caption.engine import EngineOptions, Request, load_preparer
 from caption.engine.base import load
