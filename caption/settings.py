@@ -202,7 +202,9 @@ class Settings:
         1000, "commit after this many images, and every 30 s", group="run", mark="free", metavar="N",
         check=_at_least(1),
     )  # fmt: skip
-    retry_failed: bool = _option(False, "do the images of failed.jsonl again", group="run", mark="free")
+    retry_failed: bool = _option(
+        False, "do the images of failed.jsonl again", group="run", mark="free"
+    )
     redo: str | None = _option(
         None, "do the captions with this flag again, or those whose ids stand in a text file", group="run",
         mark="free", metavar="FLAG|FILE",
