@@ -203,6 +203,8 @@ class Coordinator:
         elif isinstance(message, Failed):
             self._judge(member, message)
         elif isinstance(message, Loaded):
+            if fallback := message.facts.get("fallback"):
+                self._progress.say(f"{member.name}: {fallback}")
             self._run_file.note(workers={one.name: one.facts for one in self._crew.members if one.facts})
         elif isinstance(message, Died):
             self._take_back(member, message)

@@ -94,7 +94,10 @@ class Engine(Protocol):
         """Forget everything admitted."""
 
     def describe(self) -> dict:
-        """What answers: engine, model class, dtype, device, attention, parameters, versions. Plain values, for JSON."""
+        """What answers: engine, model class, dtype, device, attention, parameters, versions. Plain values, for JSON.
+
+        "fallback", where it stands: why a faster engine could not be taken, one sentence for the user.
+        """
 
 
 class Preparer(Protocol):
@@ -124,9 +127,9 @@ def load_engine(options: EngineOptions) -> Engine:
         from caption.engine.null import NullEngine
 
         return NullEngine(options)
-    from caption.engine.generate import GenerateEngine
+    from caption.engine.check import load_fastest
 
-    return GenerateEngine(options)
+    return load_fastest(options)
 
 
 def import_engine(options: EngineOptions) -> None:

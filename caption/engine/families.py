@@ -1,5 +1,7 @@
 """Where a family of models needs something of its own: each hook in this one place, with its reason."""
 
+import torch
+
 # Prompts of unlike lengths can't stand in one batch. By model_type:
 UNPADDABLE = {
     # The text decoder counts positions from the left edge, padding included, and generate() overwrites the first
@@ -8,3 +10,19 @@ UNPADDABLE = {
     # Positions of the prompt skip padding, those of later tokens count it (modeling_kosmos2.py:663).
     "kosmos-2",
 }
+
+
+def fit_positions(model: torch.nn.Module) -> None:
+    """Let learned positions be those of each row.
+
+    BART's decoder (Florence-2) counts positions from the length of its cache and takes no others
+    (modeling_bart.py:621). Slots give it a length for each row, [rows, 1], and its embedding puts a dimension of 1
+    before what it makes of that.
+    """
+
+    def drop(module, inputs, output):
+        return output[0] if output.dim() == 4 else output
+
+    for module in model.modules():
+        if type(module).__name__.endswith("LearnedPositionalEmbedding") and not hasattr(module, "fits_rows"):
+            module.fits_rows = module.register_forward_hook(drop)

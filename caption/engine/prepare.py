@@ -47,10 +47,8 @@ class ProcessorPreparer:
 def _load(options: EngineOptions):
     library.quiet()
     from caption.engine.processor import load_processor
-    from caption.engine.prompt import Prompter
+    from caption.engine.prompt import Prompter, find_image_token_id
 
     config = read_config(options.model)
     processor = load_processor(options.model, options.trust_remote_code)
-    # Older configs call it an index.
-    image_token_id = config.get("image_token_id", config.get("image_token_index"))
-    return Prompter(processor, image_token_id, options.prompt)
+    return Prompter(processor, find_image_token_id(config), options.prompt)

@@ -72,6 +72,11 @@ class Prompter:
         return {name: value for name, value in made.items() if name not in NOT_FOR_GENERATION}
 
 
+def find_image_token_id(config: dict) -> int | None:
+    """The picture's token id in a config.json; None where the model has none."""
+    return config.get("image_token_id", config.get("image_token_index"))  # older configs call it an index
+
+
 def _chat_template(processor) -> str | None:
     template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
     return template.get("default") if isinstance(template, dict) else template

@@ -51,7 +51,7 @@ class SeededNoise(LogitsProcessor):
     """Adds each row's Gumbel noise, so that argmax is a seeded sample."""
 
     def __init__(self, seeds: list[int], prompt_length: int, device: torch.device):
-        self.seeds = torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int64, device=device)
+        self.seeds = torch.tensor([signed(seed) for seed in seeds], dtype=torch.int64, device=device)
         self.prompt_length = prompt_length
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ class SeededNoise(LogitsProcessor):
         return scores + gumbel_noise(self.seeds, steps, scores.shape[1])
 
 
-def _signed(seed: int) -> int:
+def signed(seed: int) -> int:
     """Any integer, modulo 2**64, as a signed one."""
     return (seed + 2**63) % 2**64 - 2**63
 
@@ -115,10 +115,15 @@ def processors(
             processor = RepetitionPenalty(processor.penalty, attention_mask)
         made.append(processor)
     if options.temperature > 0:
-        made.append(TemperatureLogitsWarper(options.temperature))
-        if options.top_k:
-            made.append(TopKLogitsWarper(options.top_k))
-        if options.top_p < 1:
-            made.append(TopPLogitsWarper(options.top_p))
-        made.append(SeededNoise(seeds, watch.prompt_length, watch.first.device))
+        made += [*warpers(options), SeededNoise(seeds, watch.prompt_length, watch.first.device)]
+    return made
+
+
+def warpers(options: EngineOptions) -> list[LogitsProcessor]:
+    """What the options do to the scores before a sample is drawn, in transformers' order."""
+    made = [TemperatureLogitsWarper(options.temperature)]
+    if options.top_k:
+        made.append(TopKLogitsWarper(options.top_k))
+    if options.top_p < 1:
+        made.append(TopPLogitsWarper(options.top_p))
     return made

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from caption.engine import DoesNotLoad, Request, load_engine, load_preparer
+from caption.engine import DoesNotLoad, Request, load_preparer
+from caption.engine.generate import GenerateEngine
 
 from .helpers import caption_all, options, picture, pictures, set_ends, spell_ids
 from .tiny import FAMILIES, prompts_for
@@ -14,7 +15,7 @@ from .tiny import FAMILIES, prompts_for
 @pytest.fixture
 def llava(checkpoint):
     settings = options(checkpoint("llava"))
-    return load_engine(settings), load_preparer(settings)
+    return GenerateEngine(settings), load_preparer(settings)
 
 
 def test_each_request_has_its_own_limit(llava):
@@ -76,7 +77,7 @@ def test_beams(checkpoint):
     by_batch = []
     for batch_size in (1, 3):
         settings = options(checkpoint("smolvlm"), num_beams=3, batch_size=batch_size)
-        engine, preparer = load_engine(settings), load_preparer(settings)
+        engine, preparer = GenerateEngine(settings), load_preparer(settings)
         spell_ids(engine)
         prepared = [preparer.prepare(image) for image in pictures(3)]
         requests = [Request(i, inputs, 0, 6 + i // 2) for i, inputs in enumerate(prepared)]
@@ -89,7 +90,7 @@ def test_beams(checkpoint):
 
 def test_sampling_and_beams_exclude_each_other(checkpoint):
     with pytest.raises(ValueError, match="temperature"):
-        load_engine(options(checkpoint("llava"), num_beams=2, temperature=0.5))
+        GenerateEngine(options(checkpoint("llava"), num_beams=2, temperature=0.5))
 
 
 def test_free_and_busy(llava):
@@ -139,7 +140,7 @@ def test_describe(llava):
 @pytest.mark.parametrize(("name", "dtype"), [*((name, "fp16") for name in FAMILIES), ("blip_2", "bf16")])
 def test_half_precision(checkpoint, name, dtype):
     settings = options(checkpoint(name), dtype=dtype, prompt=prompts_for(name)[0], max_new_tokens=3)
-    engine, preparer = load_engine(settings), load_preparer(settings)
+    engine, preparer = GenerateEngine(settings), load_preparer(settings)
     set_ends(engine.model, [])
     inputs = preparer.prepare(picture(0))
     assert inputs["pixel_values"].dtype == ("float16" if dtype == "fp16" else "float32")

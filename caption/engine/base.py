@@ -1,0 +1,133 @@
+"""What the engines that run a model have in common: the model itself, batches of requests, and answers."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from caption.engine import Answer, EngineOptions, Request, library
+from caption.engine.collate import collate
+from caption.engine.families import UNPADDABLE
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to generate, and its processor."""
+
+    model: torch.nn.Module
+    processor: object
+    dtype: torch.dtype  # as asked for: the model's own says fp32 where it keeps a part in that (BLIP-2)
+    pad_id: int
+
+
+def load(options: EngineOptions) -> Loaded:
+    """Load processor and model. Raises what load_model raises, and ValueError for options that exclude each other."""
+    if options.temperature > 0 and options.num_beams > 1:
+        raise ValueError("a beam search does not sample: temperature must be 0 with num_beams > 1")
+    library.quiet()
+    from caption.engine.model import DTYPES, load_model
+    from caption.engine.processor import load_processor
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    processor = load_processor(options.model, options.trust_remote_code)
+    model = load_model(options)
+    pad_id = processor.tokenizer.pad_token_id or 0
+    _settle(model, pad_id)
+    return Loaded(model, processor, DTYPES[options.dtype], pad_id)
+
+
+def _settle(model: torch.nn.Module, pad_id: int) -> None:
+    """Complete the generation_config of the model, and of an inner decoder that generates in its place."""
+    for module in model.modules():
+        config = getattr(module, "generation_config", None)
+        if config is None:
+            continue
+        if config.pad_token_id is None:
+            config.pad_token_id = pad_id
+        config.forced_eos_token_id = None  # at the limit it would make a cut text look like a finished one
+
+
+class ModelEngine:
+    """An engine around a loaded model. Subclasses decide when what is computed.
+
+    fallback: why another engine, which would have been faster, was not taken.
+    """
+
+    name: str
+
+    def __init__(self, options: EngineOptions, loaded: Loaded | None = None, fallback: str | None = None):
+        loaded = loaded or load(options)
+        self.options, self.fallback = options, fallback
+        self.model, self.dtype, self.pad_id = loaded.model, loaded.dtype, loaded.pad_id
+        self.tokenizer = loaded.processor.tokenizer
+        self.image_processor = type(loaded.processor.image_processor).__name__
+
+    @property
+    def free(self) -> int:
+        raise NotImplementedError
+
+    def _checked(self, requests: Iterable[Request]) -> list[Request]:
+        requests = list(requests)
+        if len(requests) > self.free:
+            raise ValueError(f"{len(requests)} requests for {self.free} free places")
+        return requests
+
+    def describe(self) -> dict:
+        import transformers
+
+        model = self.model
+        return {
+            "engine": self.name,
+            "model": type(model).__name__,
+            "image_processor": self.image_processor,
+            "dtype": self.options.dtype,
+            "device": torch.cuda.get_device_name() if self.options.device == "cuda" else self.options.device,
+            "attention": getattr(model.config, "_attn_implementation", None),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            **({"fallback": self.fallback} if self.fallback else {}),
+        }
+
+    def _limit(self, request: Request) -> int:
+        return request.max_new_tokens or self.options.max_new_tokens
+
+    def grouped(
+        self, requests: list[Request], apart: Callable[[Request], int] = lambda _: 0
+    ) -> Iterator[list[Request]]:
+        """The requests, parted where they can't be computed together. apart: a figure in which a group must agree."""
+        together = self.model.config.model_type not in UNPADDABLE
+
+        def key(request: Request) -> tuple[int, int]:
+            return 0 if together else request.inputs["input_ids"].shape[1], apart(request)
+
+        for _, group in itertools.groupby(sorted(requests, key=key), key):
+            yield list(group)
+
+    def generate(self, requests: list[Request], custom_generate: Callable) -> None:
+        """Let transformers' generate prepare a batch of the requests, and hand it to `custom_generate`."""
+        penalty = self.options.repetition_penalty
+        self.model.generate(
+            **self._batch(requests),
+            custom_generate=custom_generate,
+            do_sample=False,  # custom_generate samples, each row by its own seed
+            num_beams=self.options.num_beams,
+            max_new_tokens=max(self._limit(request) for request in requests),
+            return_dict_in_generate=False,
+            **({"repetition_penalty": penalty} if penalty != 1 else {}),
+        )
+
+    def _batch(self, requests: list[Request]) -> dict[str, torch.Tensor]:
+        side = "right" if self.model.config.is_encoder_decoder else "left"
+        inputs = [request.inputs for request in requests]
+        return collate(inputs, self.pad_id, side, self.model.device, self.dtype)
+
+    def _answer(self, request: Request, ids: Sequence[int], ends: set[int], first_non_finite: int) -> Answer:
+        """ids: new tokens, what follows the end or the limit included. first_non_finite: the step of the first flaw."""
+        ids = ids[: self._limit(request)]
+        end = next((place for place, token in enumerate(ids) if token in ends), None)
+        steps = len(ids) if end is None else end + 1
+        text = self.tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
+        flags = ("non-finite",) if first_non_finite < steps else ()
+        return Answer(request.key, text, "length" if end is None else "stop", len(ids[:end]), flags)

@@ -1,0 +1,133 @@
+"""Which engine a model gets: slots if they make of it what its own generate makes, generate itself if not.
+
+Told at load, by a look at two small pictures. Once a worker, as it takes less than a second for a small model.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import LogitsProcessorList, MaxLengthCriteria, StoppingCriteriaList
+
+from caption.engine import EngineOptions, Request, attention
+from caption.engine.base import Loaded, ModelEngine, load
+from caption.engine.checkpoint import first_line, read_config
+from caption.engine.errors import classify
+from caption.engine.generate import GenerateEngine
+from caption.engine.prompt import Prompter, find_image_token_id
+from caption.engine.rows import Unsupported
+from caption.engine.slots import SlotEngine
+
+TOKENS = 4  # of each picture
+SIZES = ((96, 64), (64, 160))
+# How far logits may lie apart, as a share of the largest: other kernels round otherwise.
+TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 6e-2}
+
+
+def load_fastest(options: EngineOptions) -> ModelEngine:
+    """Load the model once, and return the fastest engine that is right for it. Raises what load raises."""
+    loaded = load(options)
+    if options.num_beams > 1:
+        return GenerateEngine(options, loaded)  # what was asked for, so no fallback
+    name, faults = type(loaded.model).__name__, []
+    requests, expected = [], []
+    installed = False
+    for graphs in _ways(options):
+        try:
+            if not requests:
+                requests, expected = _ask_generate(options, loaded)
+                installed = options.device == "cuda" and attention.install(loaded.model)
+            engine = SlotEngine(options, loaded, graphs)
+            fault = difference(engine, requests, expected)
+        except Exception as error:
+            if classify(error) != "item":
+                raise
+            fault = str(error) if isinstance(error, Unsupported) else first_line(error)
+        if fault is None:
+            engine.reset()
+            engine.fallback = f"{name} is decoded without CUDA graphs, which is slower: {faults[0]}" if faults else None
+            return engine
+        faults.append(fault)
+    if installed:
+        attention.remove(loaded.model)
+    return GenerateEngine(options, loaded, f"{name} can't be captioned in slots, only in slower batches: {faults[-1]}")
+
+
+def _ways(options: EngineOptions) -> tuple[bool, ...]:
+    """With and without CUDA graphs, best first."""
+    return (True, False) if options.device == "cuda" else (False,)
+
+
+@torch.inference_mode()
+def difference(engine: SlotEngine, requests: list[Request], expected: list[torch.Tensor]) -> str | None:
+    """Say where the engine's logits lie too far from those of generate; None: nowhere.
+
+    expected: fp32[TOKENS, vocabulary] for each request. Each step goes on with the token of `expected`, so that a tie
+    can't lead to another text.
+    """
+    decoder = engine.decoder
+    decoder.keep_logits = True
+    rows, made = [], []  # one slot is left empty, as happens
+    for group in engine.grouped(requests):
+        places = [len(rows) + 1 + place for place in range(len(group))]
+        filled = dataclasses.replace(engine.prefilled(group), ends=())
+        decoder.admit(filled, places, [0] * len(group), [TOKENS] * len(group))
+        rows += zip(places, group)
+        made += filled.logits
+    place = torch.tensor([row for row, _ in rows], device=decoder.device)
+    references = torch.stack([expected[request.key] for _, request in rows], 1)
+    made = torch.stack(made)
+    for step, reference in enumerate(references):
+        if step:
+            decoder.state.tokens[place] = references[step - 1].argmax(-1, keepdim=True)
+            decoder.run(1)
+            made = decoder.logits[place]
+        finite = reference.isfinite()
+        if not finite.any(-1).all():
+            break  # fp16 that overflows tells nothing, and goes on telling nothing
+        largest = reference.where(finite, 0).abs().amax()
+        apart = (made - reference).where(finite, 0).abs().amax() / largest
+        if not apart <= TOLERANCE[engine.options.dtype]:  # NaN is too far as well
+            return f"logits of step {step} lie {float(apart):.2g} of the largest apart"
+    return None
+
+
+def _ask_generate(options: EngineOptions, loaded: Loaded) -> tuple[list[Request], list[torch.Tensor]]:
+    """Two small pictures, prompts of unlike lengths where the model bears them, and the logits that generate has."""
+    prompter = Prompter(loaded.processor, find_image_token_id(read_config(options.model)), options.prompt)
+    noise, engine = np.random.default_rng(0), GenerateEngine(options, loaded)
+    requests, expected = [], []
+    for key, (width, height) in enumerate(SIZES):
+        image = Image.fromarray(noise.integers(0, 255, (height, width, 3), dtype=np.uint8))
+        try:
+            arrays = prompter(image, " ".join([options.prompt] * (key + 1)))
+        except Exception:  # a prompt that is a task's name, or holds the picture's token, can't stand there twice
+            arrays = prompter(image, options.prompt)
+        inputs = {name: np.asarray(value) for name, value in arrays.items()}
+        requests.append(Request(key, inputs, 0, TOKENS))
+        recorder = _Recorder()
+        engine.generate(requests[-1:], recorder)
+        expected.append(torch.cat(recorder.logits))
+    return requests, expected
+
+
+class _Recorder:
+    """Handed to generate as `custom_generate`: its own greedy loop, with each step's logits kept."""
+
+    def __init__(self):
+        self.logits: list[torch.Tensor] = []
+
+    def __call__(self, model, input_ids, logits_processor, stopping_criteria, generation_config, **kwargs):
+        limits = StoppingCriteriaList([one for one in stopping_criteria if isinstance(one, MaxLengthCriteria)])
+        return model._sample(
+            input_ids,
+            logits_processor=LogitsProcessorList([self._keep]),
+            stopping_criteria=limits,
+            generation_config=generation_config,
+            **kwargs,
+        )
+
+    def _keep(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.logits.append(scores.clone())
+        return scores

@@ -1,0 +1,118 @@
+"""Keys and values of the slots: [rows, heads, capacity, head size] a layer, each row filled to a length of its own."""
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer, EncoderDecoderCache, StaticLayer
+
+from caption.engine.rows import Unsupported
+
+
+def grown(tensor: torch.Tensor, *shape: int) -> torch.Tensor:
+    """`tensor`, in each dimension at least as large as `shape` says, what is new filled with zeros."""
+    shape = tuple(max(old, new) for old, new in zip(tensor.shape, shape, strict=True))
+    if shape == tensor.shape:
+        return tensor
+    larger = tensor.new_zeros(shape)
+    larger[tuple(slice(size) for size in tensor.shape)] = tensor
+    return larger
+
+
+class SlotLayer(StaticLayer):
+    """A layer to which each row adds its one new token at the end of its own text.
+
+    `view` is how many places models see, so that attention never reads far beyond the longest text.
+    """
+
+    def __init__(self, positions: torch.Tensor, like: DynamicLayer):
+        super().__init__(max_cache_len=0)
+        self.positions, self.view = positions, 0
+        self.keys = like.keys.new_zeros(0, like.keys.shape[1], 0, like.keys.shape[3])
+        self.values = like.values.new_zeros(0, like.values.shape[1], 0, like.values.shape[3])
+        self.is_initialized = True
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+        if key_states.shape[2] != 1:
+            raise Unsupported("its decoder takes more than one token a step")
+        rows = torch.arange(key_states.shape[0], device=key_states.device)
+        self.keys[rows, :, self.positions] = key_states[:, :, 0]
+        self.values[rows, :, self.positions] = value_states[:, :, 0]
+        return self.keys[:, :, : self.view], self.values[:, :, : self.view]
+
+    def get_seq_length(self) -> torch.Tensor:
+        """int64[rows, 1]: only models that ignore position_ids ask (see families.fit_positions)."""
+        return self.positions[:, None]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.view, 0
+
+
+class CrossLayer(DynamicLayer):
+    """Keys and values of an encoder's output, in a decoder's cross attention: written once a text."""
+
+    def __init__(self, like: DynamicLayer):
+        super().__init__()
+        self.keys, self.values = like.keys[:0], like.values[:0]
+        self.is_initialized = True
+
+
+class SlotCache:
+    """The cache of all slots, made after the pattern of one that a model has filled.
+
+    positions: int64[rows], where the next token of each row goes. pattern: a plain DynamicCache, or two of them.
+    """
+
+    def __init__(self, positions: torch.Tensor, pattern: Cache):
+        own, cross = parts(pattern)
+        self.layers = [SlotLayer(positions, layer) for layer in own]
+        self.cross = [CrossLayer(layer) for layer in cross]
+
+    def grow(self, positions: torch.Tensor, rows: int, capacity: int) -> None:
+        for layer in (*self.layers, *self.cross):
+            size = capacity if isinstance(layer, SlotLayer) else 0
+            layer.keys = grown(layer.keys, rows, 0, size, 0)
+            layer.values = grown(layer.values, rows, 0, size, 0)
+        for layer in self.layers:
+            layer.positions = positions
+
+    def write(self, rows: torch.Tensor, filled: Cache, shift: torch.Tensor | None) -> None:
+        """Copy a filled cache into these rows. shift: int64[rows], how far each stands from the left edge, for padding.
+
+        What follows a row's end is anything; the mask hides it until it is overwritten.
+        """
+        own, cross = parts(filled)
+        for layer, source in zip(self.layers, own, strict=True):
+            length = source.keys.shape[2]
+            for ours, theirs in ((layer.keys, source.keys), (layer.values, source.values)):
+                if shift is not None:
+                    place = (torch.arange(length, device=shift.device) + shift[:, None]).clamp(max=length - 1)
+                    theirs = theirs.gather(2, place[:, None, :, None].expand_as(theirs))
+                ours[rows, :, :length] = theirs
+        for layer, source in zip(self.cross, cross, strict=True):
+            length = source.keys.shape[2]
+            layer.keys = grown(layer.keys, 0, 0, length, 0)
+            layer.values = grown(layer.values, 0, 0, length, 0)
+            layer.keys[rows, :, :length], layer.values[rows, :, :length] = source.keys, source.values
+
+    def clear(self, row: int) -> None:
+        """Forget a row in which NaN stands: a mask gives it no weight, but nothing times NaN is NaN."""
+        for layer in (*self.layers, *self.cross):
+            layer.keys[row].zero_()
+            layer.values[row].zero_()
+
+    def seen(self, view: int) -> Cache:
+        """The cache as models take it, `view` places long."""
+        for layer in self.layers:
+            layer.view = layer.max_cache_len = view
+        own = Cache(layers=self.layers)
+        return EncoderDecoderCache(own, Cache(layers=self.cross)) if self.cross else own
+
+
+def parts(cache: Cache) -> tuple[list[DynamicLayer], list[DynamicLayer]]:
+    """The layers of self attention and of cross attention. Raises Unsupported where one is of another kind."""
+    both = isinstance(cache, EncoderDecoderCache)
+    own = cache.self_attention_cache.layers if both else cache.layers
+    cross = cache.cross_attention_cache.layers if both else []
+    if unlike := [layer for layer in (*own, *cross) if type(layer) is not DynamicLayer]:
+        raise Unsupported(f"it keeps a {type(unlike[0]).__name__} in its cache")
+    if len({layer.get_seq_length() for layer in own}) > 1:
+        raise Unsupported("its layers don't all keep the same tokens in the cache")
+    return own, cross

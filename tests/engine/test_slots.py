@@ -1,0 +1,217 @@
+"""The slot engine: what holds whatever falls free, ends, fails or grows; and when it is not taken."""
+
+import pytest
+import torch
+from transformers import GenerationMixin
+
+from caption.engine import Request, load_engine, load_preparer
+from caption.engine.base import load
+from caption.engine.decoder import Decoder
+from caption.engine.generate import GenerateEngine
+from caption.engine.slots import SlotEngine
+from tests.runs import run
+
+from .helpers import caption_all, options, picture, pictures, set_ends, spell_ids
+from .tiny import prompts_for
+
+
+def requests_for(folder: str, name: str, count: int, limits=(None,)) -> list[Request]:
+    prompts, preparer = prompts_for(name), load_preparer(options(folder))
+    prepared = [preparer.prepare(image, prompts[i % 3]) for i, image in enumerate(pictures(count))]
+    return [Request(i, inputs, 1000 + i, limits[i % len(limits)]) for i, inputs in enumerate(prepared)]
+
+
+def texts(engine, requests) -> dict:
+    spell_ids(engine)
+    return {key: answer.text for key, answer in caption_all(engine, requests).items()}
+
+
+@pytest.fixture
+def llava(checkpoint):
+    folder = checkpoint("llava")
+    engine = SlotEngine(options(folder))
+    set_ends(engine.model, [])
+    return engine, requests_for(folder, "llava", 9)
+
+
+SETTINGS = {
+    "sampled": ({"temperature": 0.9, "top_k": 40, "top_p": 0.9}, {}),
+    "penalty": ({"repetition_penalty": 1.5, "temperature": 0.7}, {}),
+    "config": ({}, {
+        "no_repeat_ngram_size": 2, "suppress_tokens": [5, 6, 7], "begin_suppress_tokens": [40, 41], "min_new_tokens": 6,
+        "forced_bos_token_id": 9, "remove_invalid_values": True, "renormalize_logits": True,
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "llava_next", "blip_2", "florence2"])
+def test_the_words_of_generate_for_all_that_is_asked_of_them(checkpoint, name, setting):
+    changes, configured = SETTINGS[setting]
+    settings = options(checkpoint(name), max_new_tokens=14, **changes)
+    loaded = load(settings)
+    for module in loaded.model.modules():
+        if isinstance(module, GenerationMixin):
+            module.generation_config.update(**configured)
+    requests = requests_for(settings.model, name, 7)
+    # An end that comes early, where nothing forbids it.
+    set_ends(loaded.model, [])
+    endless = texts(GenerateEngine(settings, loaded), requests[:1])[0].split()
+    set_ends(loaded.model, [int(endless[2]), int(endless[9])])
+    one_by_one = [texts(GenerateEngine(settings, loaded), [request])[request.key] for request in requests]
+    for slots in (1, 2, 4):
+        engine = SlotEngine(options(settings.model, max_new_tokens=14, batch_size=slots, **changes), loaded)
+        made = texts(engine, requests)
+        assert [made[i] for i in range(7)] == one_by_one
+
+
+def test_room_grows_with_slots_prompts_and_limits(checkpoint):
+    folder = checkpoint("llava")
+    loaded = load(options(folder))
+    set_ends(loaded.model, [])
+    preparer = load_preparer(options(folder))
+    words = ["Say.", "What is there to see? " * 12, "Say more."]
+    asked = [(0, 3), (1, 70), (2, 9), (0, 100)]
+    requests = [
+        Request(i, preparer.prepare(picture(i), words[word]), 0, limit) for i, (word, limit) in enumerate(asked)
+    ]
+    expected = [texts(GenerateEngine(options(folder), loaded), [request])[request.key] for request in requests]
+    engine = SlotEngine(options(folder, batch_size=8), loaded)
+    spell_ids(engine)
+    answers = {}
+    for group in (requests[:1], requests[1:]):
+        engine.admit(group)
+        for _ in range(2):
+            answers |= {answer.key: answer.text for answer in engine.step()}
+    answers |= texts(engine, [])
+    assert [answers[i] for i in range(4)] == expected
+
+
+def test_free_slots_are_offered_in_groups(llava):
+    engine, requests = llava
+    engine.options = options(engine.options.model, batch_size=8)
+    engine.reset()
+    assert (engine.free, engine.busy) == (8, 0)
+    engine.admit(requests[:6])
+    assert (engine.free, engine.busy) == (2, 6)
+    engine.admit(requests[6:7])
+    assert (engine.free, engine.busy) == (0, 7)
+    with pytest.raises(ValueError, match="0 free"):
+        engine.admit(requests[7:8])
+    assert engine.busy == 7
+
+
+def test_a_text_that_ended_comes_out_while_others_go_on(llava):
+    engine, requests = llava
+    engine.admit([Request(0, requests[0].inputs, 0, 2), Request(1, requests[1].inputs, 0, 10)])
+    assert [answer.key for answer in engine.step()] == [0]
+    assert (engine.free, engine.busy) == (3, 1)
+    engine.admit(requests[2:5])
+    answers = caption_all(engine, [])
+    assert {key: answer.tokens for key, answer in answers.items()} == dict.fromkeys([1, 2, 3, 4], 10)
+
+
+@pytest.mark.parametrize("when", ["prefill", "decode"])
+def test_after_an_exception_and_a_reset_nothing_is_left(llava, monkeypatch, when):
+    engine, requests = llava
+    expected = texts(engine, requests)
+    engine.admit(requests[:3])
+    if when == "decode":
+        engine.step()
+        monkeypatch.setattr(Decoder, "_step", lambda self, view: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+    else:
+        bad = {**requests[3].inputs, "input_ids": requests[3].inputs["input_ids"] + 10**6}
+        engine.admit([Request("bad", bad, 0)])
+    with pytest.raises((torch.OutOfMemoryError, IndexError)):
+        for _ in range(3):
+            engine.step()
+    monkeypatch.undo()
+    engine.reset()
+    assert (engine.free, engine.busy) == (4, 0)
+    assert texts(engine, requests) == expected
+
+
+def test_what_is_not_finite_stays_in_its_slot_and_leaves_with_its_text(llava):
+    engine, requests = llava
+    expected = texts(engine, requests)
+
+    def ruin(module, inputs, output):
+        if ruin.on and output.shape[0] == 4 and output.shape[1] == 1:
+            output[1] = torch.nan
+        return output
+
+    ruin.on = True
+    hook = engine.model.model.language_model.layers[0].self_attn.k_proj.register_forward_hook(ruin)
+    engine.admit(requests[:4])
+    first = engine.step()
+    ruined = engine.held[1].key
+    answers = {answer.key: answer for answer in first + engine.step()}
+    for i in range(4):
+        assert answers[i].flags == (("non-finite",) if i == ruined else ())
+        assert (answers[i].text == expected[i]) == (i != ruined)
+    ruin.on = False
+    assert texts(engine, requests[:4]) == {i: expected[i] for i in range(4)}
+    hook.remove()
+
+
+def test_beams_are_no_fallback(checkpoint):
+    said = load_engine(options(checkpoint("llava"), num_beams=2)).describe()
+    assert said["engine"] == "generate" and "fallback" not in said
+
+
+@pytest.mark.parametrize(
+    ("configured", "named"),
+    [({"min_length": 5}, "MinLength"), ({"max_time": 60.0}, "MaxTime"), ({"use_cache": False}, "cache")],
+)
+def test_what_rows_can_not_have_for_themselves_is_left_to_generate(checkpoint, monkeypatch, configured, named):
+    settings = options(checkpoint("llava"))
+    loaded = load(settings)
+    loaded.model.generation_config.update(**configured)
+    monkeypatch.setattr("caption.engine.check.load", lambda options: loaded)
+    said = load_engine(settings).describe()
+    assert said["engine"] == "generate" and named in said["fallback"]
+
+
+@pytest.mark.parametrize("fault", ["mask", "positions", "cache"])
+def test_the_check_finds_slots_that_go_wrong(checkpoint, monkeypatch, fault):
+    right_masks, right_write = Decoder._masks, Decoder._rowwise
+    if fault == "mask":
+        monkeypatch.setattr(Decoder, "_masks", lambda self, view: right_masks(self, view) ^ True)
+    elif fault == "positions":
+        monkeypatch.setattr(
+            Decoder, "_rowwise", lambda self, group: {k: v + 9 for k, v in right_write(self, group).items()}
+        )
+    else:
+        monkeypatch.setattr("caption.engine.slotcache.SlotCache.write", lambda *_: None)
+    said = load_engine(options(checkpoint("llava"))).describe()
+    assert said["engine"] == "generate" and "apart" in said["fallback"]
+
+
+def test_a_step_that_can_not_be_captured_is_decoded_without_a_graph(checkpoint, monkeypatch):
+    """On a machine without a GPU, every capture fails."""
+    monkeypatch.setattr("caption.engine.check._ways", lambda options: (True, False))
+    engine = load_engine(options(checkpoint("llava")))
+    said = engine.describe()
+    assert said["engine"] == "slots" and said["graphs"] is False and "without CUDA graphs" in said["fallback"]
+    requests = requests_for(engine.options.model, "llava", 2)
+    assert texts(engine, requests) == texts(GenerateEngine(engine.options), requests)
+
+
+def test_memory_that_runs_out_during_the_check_is_no_fallback(checkpoint, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Decoder, "admit", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_engine(options(checkpoint("llava")))
+
+
+def test_a_run_says_why_its_model_is_slower(checkpoint, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture(0).save(tmp_path / "in" / "one.png")
+    prompt = prompts_for("kosmos2")[0]
+    done = run(tmp_path / "in", "--output", tmp_path / "out", "--model", checkpoint("kosmos2"), "--prompt", prompt)
+    assert done.returncode == 0, done.stderr
+    reason = "Kosmos2ForConditionalGeneration can't be captioned in slots"
+    assert reason in done.stdout + done.stderr
+    assert reason in (tmp_path / "out" / "run.json").read_text()
