@@ -4,13 +4,14 @@ Told at load, by a look at two small pictures. Once a worker, as it takes less t
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from PIL import Image
 from transformers import LogitsProcessorList, MaxLengthCriteria, StoppingCriteriaList
 
-from caption.engine import EngineOptions, Request, attention
+from caption.engine import EngineOptions, Request, attention, packing
 from caption.engine.base import Loaded, ModelEngine, load
 from caption.engine.checkpoint import first_line, read_config
 from caption.engine.errors import classify
@@ -21,6 +22,11 @@ from caption.engine.slots import SlotEngine
 
 TOKENS = 4  # of each picture
 SIZES = ((96, 64), (64, 160))
+# By whether on a GPU, best first: what is missing, whether with our attention and kernels, whether with CUDA graphs.
+WAYS = {
+    True: (("", True, True), ("our kernels", False, True), ("our kernels and CUDA graphs", False, False)),
+    False: (("", True, False), ("our attention", False, False)),
+}
 # How far logits may lie apart, as a share of the largest: other kernels round otherwise.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 6e-2}
 
@@ -32,12 +38,13 @@ def load_fastest(options: EngineOptions) -> ModelEngine:
         return GenerateEngine(options, loaded)  # what was asked for, so no fallback
     name, faults = type(loaded.model).__name__, []
     requests, expected = [], []
-    installed = False
-    for graphs in _ways(options):
+    for lost, fast, graphs in WAYS[options.device == "cuda"]:
+        undo = []
         try:
             if not requests:
                 requests, expected = _ask_generate(options, loaded)
-                installed = options.device == "cuda" and attention.install(loaded.model)
+            if fast:
+                _install(loaded.model, undo)
             engine = SlotEngine(options, loaded, graphs)
             fault = difference(engine, requests, expected)
         except Exception as error:
@@ -46,17 +53,23 @@ def load_fastest(options: EngineOptions) -> ModelEngine:
             fault = str(error) if isinstance(error, Unsupported) else first_line(error)
         if fault is None:
             engine.reset()
-            engine.fallback = f"{name} is decoded without CUDA graphs, which is slower: {faults[0]}" if faults else None
+            engine.fallback = f"{name} is decoded without {lost}, which is slower: {faults[0]}" if faults else None
             return engine
+        for one in reversed(undo):
+            one()
         faults.append(fault)
-    if installed:
-        attention.remove(loaded.model)
     return GenerateEngine(options, loaded, f"{name} can't be captioned in slots, only in slower batches: {faults[-1]}")
 
 
-def _ways(options: EngineOptions) -> tuple[bool, ...]:
-    """With and without CUDA graphs, best first."""
-    return (True, False) if options.device == "cuda" else (False,)
+def _install(model: torch.nn.Module, undo: list[Callable[[], None]]) -> None:
+    """Give the model what is faster than its own. undo: gets what takes it away again."""
+    if model.device.type == "cuda":
+        from caption.engine import fused
+
+        undo.append(fused.install(model))
+    undo.append(attention.install(model))
+    if packed := packing.install(model):
+        undo.append(packed)
 
 
 @torch.inference_mode()
@@ -72,7 +85,7 @@ def difference(engine: SlotEngine, requests: list[Request], expected: list[torch
     for group in engine.grouped(requests):
         places = [len(rows) + 1 + place for place in range(len(group))]
         filled = dataclasses.replace(engine.prefilled(group), ends=())
-        decoder.admit(filled, places, [0] * len(group), [TOKENS] * len(group))
+        engine.move_in(filled, places, [0] * len(group), [TOKENS] * len(group))
         rows += zip(places, group)
         made += filled.logits
     place = torch.tensor([row for row, _ in rows], device=decoder.device)

@@ -1,10 +1,12 @@
 """Rows of text decoded side by side, each at a step of its own: the state of all slots, and one step of all of them."""
 
+from collections import deque
 from types import SimpleNamespace
 
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
+from caption.engine import attention
 from caption.engine.families import fit_positions
 from caption.engine.graph import Graphs
 from caption.engine.prefill import Prefilled
@@ -33,6 +35,11 @@ class Decoder:
         self.filled: dict[int, int] = {}  # row -> places of the cache it has taken, at most
         self.cache: SlotCache | None = None
         self.ends: tuple[int, ...] | None = None
+        self.kernels = False  # whether attention reads each row's own range of the cache
+        self.turn = 0  # how often steps were run
+        self.since: dict[int, int] = {}  # row -> the turn before which its text was not there
+        self.looks: deque[Look] = deque()
+        self.seen: Look | None = None  # the latest that has arrived
         self.logits: torch.Tensor | None = None  # of the latest step, where keep_logits is set
         self.keep_logits = False
 
@@ -47,17 +54,17 @@ class Decoder:
             self.ends, self.end_ids = group.ends, torch.tensor(group.ends, dtype=torch.int64, device=self.device)
             self._moved()
         self.processors = group.processors
-        place = torch.tensor(rows, device=self.device)
+        place = self._there(rows)
         self.cache.write(place, group.cache, group.shift)
-        state, seeds = self.state, torch.tensor(seeds, device=self.device)
+        state, seeds = self.state, self._there(seeds)
         steps = torch.zeros_like(seeds)
         ids, lengths = self._history(group)
         tokens = group.processors(group.logits, Rows(seeds, steps, ids, lengths)).argmax(-1)
         finite = group.logits.amax(-1).isfinite()
         ended = (tokens[:, None] == self.end_ids).any(-1)
         state.seeds[place], state.steps[place] = seeds, steps + 1
-        state.limits[place] = torch.tensor(limits, device=self.device)
-        state.positions[place] = torch.tensor(group.lengths, device=self.device)
+        state.limits[place] = self._there(limits)
+        state.positions[place] = self._there(group.lengths)
         state.tokens[place] = tokens[:, None]
         state.new[place, 0] = tokens
         state.flawed[place] = torch.where(finite, NEVER, 0)
@@ -70,6 +77,12 @@ class Decoder:
             ours = self.inputs[name]
             ours[place] = grown(value, 0, *ours.shape[1:])
         self.filled.update(zip(rows, group.lengths))
+        self.since.update(dict.fromkeys(rows, self.turn))
+
+    def _there(self, figures: list[int]) -> torch.Tensor:
+        """On the device, without a wait for it."""
+        figures = torch.tensor(figures, dtype=torch.int64)
+        return figures.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else figures
 
     def _start(self, group: Prefilled) -> None:
         empty = {"dtype": torch.int64, "device": self.device}
@@ -85,14 +98,15 @@ class Decoder:
         )
         if group.processors.looks_back:
             self.state.ids, self.state.lengths = torch.zeros(0, 0, **empty), torch.zeros(0, **empty)
-        self.cache = SlotCache(self.state.positions, group.cache)
+        config = group.inner.config.get_text_config(decoder=True)
+        self.kernels = self.device.type == "cuda" and config._attn_implementation == attention.NAME
+        self.cache = SlotCache(self.state.positions, group.cache, self.kernels)
         self.inputs = {name: value[:0] for name, value in self._rowwise(group).items()}
         self.inner, self.mask_layers = group.inner, group.mask_layers
         self.constants = {
             name: value for name, value in group.step.items() if isinstance(value, (bool, int, str))
         }  # fmt: skip
         fit_positions(self.inner)
-        config = self.inner.config.get_text_config(decoder=True)
         self.window = getattr(config, "sliding_window", None)
         self.adds_masks = config._attn_implementation == "eager"
         if unknown := set(self.mask_layers or ()) - {"full_attention", "sliding_attention"}:
@@ -170,7 +184,7 @@ class Decoder:
         """Make up to `steps` tokens in each row; rows that have come to their end stand still."""
         if not self.filled:
             return
-        view = min(self._view(max(self.filled.values()) + steps), self.capacity)
+        view = self.capacity if self.kernels else min(self._view(max(self.filled.values()) + steps), self.capacity)
         for _ in range(steps):
             if self.graphs:
                 self.graphs.run(view, self._step, self.state.live)
@@ -178,6 +192,9 @@ class Decoder:
                 self._step(view)
         for row in self.filled:
             self.filled[row] += steps
+        self.turn += 1
+        if self.device.type == "cuda":
+            self.looks.append(Look(self.state, self.turn))
 
     def _step(self, view: int) -> None:
         state = self.state
@@ -217,7 +234,13 @@ class Decoder:
         return self.inner(**inputs).logits[:, -1].float()
 
     def _masks(self, view: int) -> torch.Tensor | dict[str, torch.Tensor]:
-        """[rows, 1, 1, view]: each row sees its own text, and no more of it than the window of the layer."""
+        """Each row sees its own text, and no more of it than the window of the layer: [rows, 1, 1, view], or its first
+        place and its end, [rows, 1, 1, 2]."""
+        if self.kernels:
+            masks = {"full_attention": self._range(None), "sliding_attention": self._range(self.window)}
+            if self.mask_layers is None:
+                return masks["sliding_attention"]
+            return {name: masks[name] for name in self.mask_layers}
         positions, place = self.state.positions[:, None], torch.arange(view, device=self.device)
         full = place <= positions
         masks = {"full_attention": full}
@@ -226,6 +249,11 @@ class Decoder:
         if self.mask_layers is None:
             return self._as_added(masks.get("sliding_attention", full))
         return {name: self._as_added(masks[name]) for name in self.mask_layers}
+
+    def _range(self, window: int | None) -> torch.Tensor:
+        end = torch.where(self.state.live, self.state.positions + 1, 0)
+        first = (end - window).clamp(min=0) if window else torch.zeros_like(end)
+        return torch.stack([first, end], 1).to(torch.int32)[:, None, None]
 
     def _as_added(self, mask: torch.Tensor) -> torch.Tensor:
         mask = mask[:, None, None]
@@ -237,19 +265,57 @@ class Decoder:
     # ---- texts that have ended ----
 
     def ended(self) -> list[int]:
-        """The rows whose texts have come to their end. Waits for the device."""
-        live = self.state.live.tolist() if self.filled else []
-        return [row for row in self.filled if not live[row]]
+        """The rows whose texts have come to their end, by a look at the state.
+
+        A GPU is looked at behind the steps before the latest, so that it has work while the host waits and goes on.
+        """
+        if self.device.type != "cuda":
+            self.seen = Look(self.state, self.turn + 1) if self.filled else None
+        while len(self.looks) > 1 or (self.looks and self.looks[0].arrived()):
+            self.seen = self.looks.popleft()
+        seen = self.seen
+        return [row for row in self.filled if seen and seen.turn > self.since[row] and not seen.live(row)]
 
     def take(self, rows: list[int]) -> list[tuple[list[int], int]]:
-        """Free these rows. Return each one's tokens, and the first step with a flaw (NEVER: none)."""
-        if not rows:
-            return []
-        state, place = self.state, torch.tensor(rows, device=self.device)
-        made, steps, flawed = state.new[place].tolist(), state.steps[place].tolist(), state.flawed[place].tolist()
-        state.positions[place] = 0  # within any view
-        for row, flaw in zip(rows, flawed):
+        """Free these rows, which have `ended`. Return each one's tokens, and the first step with a flaw (NEVER: none)."""
+        taken = [self.seen.text(row) for row in rows]
+        for row, (_, flaw) in zip(rows, taken):
             del self.filled[row]
-            if flaw != NEVER:
+            if flaw != NEVER and not self.kernels:
                 self.cache.clear(row)
-        return [(ids[:count], flaw) for ids, count, flaw in zip(made, steps, flawed)]
+        if rows and not self.kernels:
+            self.state.positions[self._there(rows)] = 0  # within any view
+        return taken
+
+
+class Look:
+    """What stood in the state after steps had run, copied to the host while the device goes on."""
+
+    def __init__(self, state: SimpleNamespace, turn: int):
+        self.turn = turn
+        self.alive: list[int] | None = None  # by row; known once it is here
+        figures = torch.cat([torch.stack([state.live.long(), state.steps, state.flawed], 1), state.new], 1)
+        self.event = None
+        if figures.is_cuda:
+            self.figures = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
+            self.figures.copy_(figures, non_blocking=True)
+            self.event = torch.cuda.Event()
+            self.event.record()
+        else:
+            self.figures = figures
+
+    def arrived(self) -> bool:
+        return self.event is None or self.event.query()
+
+    def live(self, row: int) -> bool:
+        """Waits until it is here."""
+        if self.alive is None:
+            if self.event is not None:
+                self.event.synchronize()
+            self.alive = self.figures[:, 0].tolist()
+        return bool(self.alive[row])
+
+    def text(self, row: int) -> tuple[list[int], int]:
+        """The tokens made, and the first step with a flaw."""
+        _, steps, flaw, *ids = self.figures[row].tolist()
+        return ids[:steps], flaw

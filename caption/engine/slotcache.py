@@ -19,12 +19,13 @@ def grown(tensor: torch.Tensor, *shape: int) -> torch.Tensor:
 class SlotLayer(StaticLayer):
     """A layer to which each row adds its one new token at the end of its own text.
 
-    `view` is how many places models see, so that attention never reads far beyond the longest text.
+    `view` is how many places models see, so that attention never reads far beyond the longest text. kernels: whether
+    attention reads each row's own range, so that it gets all.
     """
 
-    def __init__(self, positions: torch.Tensor, like: DynamicLayer):
+    def __init__(self, positions: torch.Tensor, like: DynamicLayer, kernels: bool):
         super().__init__(max_cache_len=0)
-        self.positions, self.view = positions, 0
+        self.positions, self.view, self.kernels = positions, 0, kernels
         self.keys = like.keys.new_zeros(0, like.keys.shape[1], 0, like.keys.shape[3])
         self.values = like.values.new_zeros(0, like.values.shape[1], 0, like.values.shape[3])
         self.is_initialized = True
@@ -32,6 +33,11 @@ class SlotLayer(StaticLayer):
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
         if key_states.shape[2] != 1:
             raise Unsupported("its decoder takes more than one token a step")
+        if self.kernels:
+            from caption.engine import kernels
+
+            kernels.append(self.keys, self.values, key_states[:, :, 0], value_states[:, :, 0], self.positions)
+            return self.keys, self.values
         rows = torch.arange(key_states.shape[0], device=key_states.device)
         self.keys[rows, :, self.positions] = key_states[:, :, 0]
         self.values[rows, :, self.positions] = value_states[:, :, 0]
@@ -58,11 +64,12 @@ class SlotCache:
     """The cache of all slots, made after the pattern of one that a model has filled.
 
     positions: int64[rows], where the next token of each row goes. pattern: a plain DynamicCache, or two of them.
+    kernels: as SlotLayer's.
     """
 
-    def __init__(self, positions: torch.Tensor, pattern: Cache):
+    def __init__(self, positions: torch.Tensor, pattern: Cache, kernels: bool = False):
         own, cross = parts(pattern)
-        self.layers = [SlotLayer(positions, layer) for layer in own]
+        self.layers = [SlotLayer(positions, layer, kernels) for layer in own]
         self.cross = [CrossLayer(layer) for layer in cross]
 
     def grow(self, positions: torch.Tensor, rows: int, capacity: int) -> None:

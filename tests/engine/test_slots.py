@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GenerationMixin
 
-from caption.engine import Request, load_engine, load_preparer
+from caption.engine import Request, attention, check, load_engine, load_preparer
 from caption.engine.base import load
 from caption.engine.decoder import Decoder
 from caption.engine.generate import GenerateEngine
@@ -154,6 +154,24 @@ def test_what_is_not_finite_stays_in_its_slot_and_leaves_with_its_text(llava):
     hook.remove()
 
 
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "llava_next", "idefics3"])
+def test_prompts_of_unlike_lengths_are_computed_without_their_padding(checkpoint, monkeypatch, name):
+    packed, computed = attention._packed, []
+
+    def spy(query, *rest):
+        computed.append(query.shape)
+        return packed(query, *rest)
+
+    monkeypatch.setattr(attention, "_packed", spy)
+    settings = options(checkpoint(name), batch_size=5)
+    engine, requests = load_engine(settings), requests_for(settings.model, name, 5)
+    computed.clear()
+    made = texts(engine, requests)
+    lengths = [request.inputs["input_ids"].shape[1] for request in requests]
+    assert len(set(lengths)) > 1 and {shape[2] for shape in computed} == {sum(lengths)}
+    assert made == texts(GenerateEngine(settings, load(settings)), requests)
+
+
 def test_beams_are_no_fallback(checkpoint):
     said = load_engine(options(checkpoint("llava"), num_beams=2)).describe()
     assert said["engine"] == "generate" and "fallback" not in said
@@ -189,10 +207,10 @@ def test_the_check_finds_slots_that_go_wrong(checkpoint, monkeypatch, fault):
 
 def test_a_step_that_can_not_be_captured_is_decoded_without_a_graph(checkpoint, monkeypatch):
     """On a machine without a GPU, every capture fails."""
-    monkeypatch.setattr("caption.engine.check._ways", lambda options: (True, False))
+    monkeypatch.setitem(check.WAYS, False, check.WAYS[True])
     engine = load_engine(options(checkpoint("llava")))
     said = engine.describe()
-    assert said["engine"] == "slots" and said["graphs"] is False and "without CUDA graphs" in said["fallback"]
+    assert said["engine"] == "slots" and said["graphs"] is False and "and CUDA graphs" in said["fallback"]
     requests = requests_for(engine.options.model, "llava", 2)
     assert texts(engine, requests) == texts(GenerateEngine(engine.options), requests)
 

@@ -1,0 +1,183 @@
+"""Parts of a model in a faster form on a GPU, each taken only where it answers as the original does.
+
+A GPU spends half its time on small operations that read and write all of a tensor, if they are run one by one. Which
+parts have a faster form is told by their shape: the names that transformers gives to the same part in all families.
+"""
+
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from caption.engine import kernels
+
+ALIGNED = 64  # matrix units are slow where a side is no multiple
+# Distance to the original, as a share of its norm, that rounding explains.
+TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5}
+ACTIVATIONS = {
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+}
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+@torch.inference_mode()
+def install(model: nn.Module) -> Callable[[], None]:
+    """Give the model all that is faster. Return what undoes it."""
+    undo = []
+    for module in model.modules():
+        if "forward" in vars(module):  # something has taken its place already
+            continue
+        for find in (_norm, _gated, _patches):
+            forward = find(module)
+            if forward is not None:
+                module.forward = forward
+                undo.append(lambda module=module: vars(module).pop("forward"))
+                break
+    undo += _rotaries(model)
+
+    def remove() -> None:
+        while undo:
+            undo.pop()()
+
+    return remove
+
+
+def _agree(ours: Forward, theirs: Forward, example: torch.Tensor) -> bool:
+    try:
+        made, expected = ours(example), theirs(example)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        return False
+    if made.dtype != expected.dtype or made.shape != expected.shape:
+        return False
+    apart = (made.double() - expected.double()).norm()
+    return bool(apart <= TOLERANCE.get(example.dtype, 0) * expected.double().norm())
+
+
+def _noise(*shape: int, like: torch.Tensor) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(len(shape))
+    return torch.randn(*shape, generator=generator).to(like.device, like.dtype)
+
+
+def _norm(module: nn.Module) -> Forward | None:
+    """RMSNorm as torch has it: one kernel, where written out it is six."""
+    if not type(module).__name__.endswith("RMSNorm") or getattr(module, "weight", None) is None:
+        return None
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if eps is None or module.weight.dim() != 1:
+        return None
+    example = _noise(4, len(module.weight), like=module.weight)
+    for weight in (module.weight, module.weight + 1):  # Gemma keeps the distance from 1
+        def forward(states, weight=weight):  # fmt: skip
+            return functional.rms_norm(states, weight.shape, weight, eps)
+
+        if _agree(forward, module.forward, example):
+            return forward
+    return None
+
+
+def _gated(module: nn.Module) -> Forward | None:
+    """A gated MLP: one product for both of its first weights, one kernel for what lies between, sides aligned.
+
+    The weights move into the new form, and the module keeps views of them: nothing is held twice.
+    """
+    gate, up, down = (getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj"))
+    act = getattr(module, "act_fn", None)
+    if act is None or any(type(part) is not nn.Linear for part in (gate, up, down)):
+        return None
+    if gate.weight.shape != up.weight.shape or (gate.bias is None) != (up.bias is None):
+        return None
+    probe = torch.linspace(-6, 6, 99, device=gate.weight.device)
+    names = [name for name, known in ACTIVATIONS.items() if torch.allclose(act(probe), known(probe), atol=1e-6)]
+    if not names:
+        return None
+    activation, inner = names[0], gate.out_features
+    padded = -(-inner // ALIGNED) * ALIGNED
+    example = _noise(3, gate.in_features, like=gate.weight)
+    expected = type(module).forward(module, example)
+
+    def joined(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        both = one.new_zeros(2 * padded, *one.shape[1:])
+        both[:inner], both[padded : padded + inner] = one, other
+        return both
+
+    first = joined(gate.weight, up.weight)
+    bias = None if gate.bias is None else joined(gate.bias, up.bias)
+    second = functional.pad(down.weight, (0, padded - inner))
+
+    def forward(states: torch.Tensor) -> torch.Tensor:
+        both = functional.linear(states.reshape(-1, states.shape[-1]), first, bias)
+        made = functional.linear(kernels.gated(both, activation), second, down.bias)
+        return made.view(*states.shape[:-1], made.shape[-1])
+
+    if not _agree(forward, lambda _: expected, example):
+        return None
+    gate.weight.data, up.weight.data = first[:inner], first[padded : padded + inner]
+    down.weight.data = second[:, :inner]
+    return forward
+
+
+def _patches(module: nn.Module) -> Forward | None:
+    """A convolution whose picture is as large as its kernel: a product, for which cuDNN is slow in three dimensions."""
+    if type(module) is not nn.Conv3d or module.groups != 1 or any(module.padding) or module.padding_mode != "zeros":
+        return None
+
+    def forward(patches: torch.Tensor) -> torch.Tensor:
+        if patches.shape[2:] != module.kernel_size:
+            return nn.Conv3d.forward(module, patches)
+        made = functional.linear(patches.flatten(1), module.weight.flatten(1), module.bias)
+        return made[..., None, None, None]
+
+    example = _noise(3, module.in_channels, *module.kernel_size, like=module.weight)
+    return forward if _agree(forward, module.forward, example) else None
+
+
+def _rotaries(model: nn.Module) -> list[Callable[[], None]]:
+    """Rotary embeddings. Attention calls them as functions of its own source file, so they are replaced there."""
+    undo = []
+    example = next(model.parameters())
+    for file in {sys.modules[type(module).__module__] for module in model.modules()}:
+        for name, make in (("apply_rotary_pos_emb", _of_text), ("apply_rotary_pos_emb_vision", _of_vision)):
+            original = vars(file).get(name)
+            if original is None or not file.__name__.startswith("transformers."):
+                continue
+            faster, inputs = make(original, example)
+            if all(_agree(lambda _, i=i: faster(*inputs)[i], lambda _, i=i: original(*inputs)[i], example) for i in (0, 1)):
+                setattr(file, name, faster)
+                undo.append(lambda file=file, name=name, original=original: setattr(file, name, original))
+    return undo
+
+
+def _of_text(original: Callable, like: torch.Tensor) -> tuple[Callable, tuple[torch.Tensor, ...]]:
+    def apply_rotary_pos_emb(q, k, cos, sin, *args, **kwargs):
+        known = not args and not kwargs and q.is_cuda and q.dim() == 4 and cos.dim() == 3
+        if not known or cos.shape[-1] != q.shape[-1] or cos.shape[-1] != k.shape[-1]:
+            return original(q, k, cos, sin, *args, **kwargs)
+        return kernels.rotate(q, k, cos, sin)
+
+    return apply_rotary_pos_emb, (
+        _noise(2, 4, 3, 64, like=like),
+        _noise(2, 2, 3, 64, like=like),
+        _noise(2, 3, 64, like=like),
+        _noise(2, 3, 64, like=like).flip(-1),
+    )
+
+
+def _of_vision(original: Callable, like: torch.Tensor) -> tuple[Callable, tuple[torch.Tensor, ...]]:
+    def apply_rotary_pos_emb_vision(q, k, cos, sin):
+        if not q.is_cuda or q.dim() != 3 or cos.shape[-1] != q.shape[-1]:
+            return original(q, k, cos, sin)
+        q, k = kernels.rotate(q.transpose(0, 1)[None], k.transpose(0, 1)[None], cos[None], sin[None])
+        return q[0].transpose(0, 1), k[0].transpose(0, 1)
+
+    return apply_rotary_pos_emb_vision, (
+        _noise(5, 4, 80, like=like),
+        _noise(5, 4, 80, like=like).flip(0),
+        _noise(5, 80, like=like),
+        _noise(5, 80, like=like).flip(-1),
+    )

@@ -1,0 +1,90 @@
+"""Each kernel against torch. On a GPU; without one, in Triton's interpreter where TRITON_INTERPRET=1 is set."""
+
+import os
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if not (torch.cuda.is_available() or INTERPRETED):
+    pytest.skip("kernels need a GPU, or TRITON_INTERPRET=1", allow_module_level=True)
+
+from caption.engine import kernels  # noqa: E402
+
+DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
+DTYPE = torch.float16
+pytestmark = [] if INTERPRETED else pytest.mark.gpu
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, DTYPE)
+
+
+def near(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    return bool((ours.double() - theirs.double()).norm() <= 2e-3 * theirs.double().norm())
+
+
+@pytest.mark.parametrize("rows", [3, 40], ids=["few rows, so split", "many rows"])
+@pytest.mark.parametrize(
+    ("heads", "groups", "size"), [(8, 2, 64), (15, 5, 64), (16, 16, 80), (7, 1, 128), (40, 2, 32)]
+)
+def test_attention_over_slots_reads_its_range_and_nothing_else(rows, heads, groups, size):
+    places = 700
+    keys, values = noise(rows, groups, places, size), noise(rows, groups, places, size, seed=1)
+    query = noise(rows, heads, 1, size, seed=2)[:, :, 0]
+    ends = torch.tensor([(37 * row + 1) % 699 + 1 for row in range(rows)])
+    firsts = torch.tensor([max(0, int(end) - 130) if row % 2 else 0 for row, end in enumerate(ends)])
+    firsts[1] = ends[1] = 0  # empty
+    places_ = torch.arange(places)
+    seen = ((places_ >= firsts[:, None]) & (places_ < ends[:, None])).to(DEVICE)
+    keys[~seen[:, None].expand(-1, groups, -1)] = torch.nan
+    values[~seen[:, None].expand(-1, groups, -1)] = torch.nan
+    ranges = torch.stack([firsts, ends], 1).to(DEVICE, torch.int32)
+    ours = kernels.attend(query, keys, values, ranges, size**-0.5)
+    for row in range(rows):
+        if row == 1:
+            assert not ours[row].any()
+            continue
+        part = slice(int(firsts[row]), int(ends[row]))
+        theirs = torch.nn.functional.scaled_dot_product_attention(
+            query[row, :, None].double(), keys[row, :, part].double(), values[row, :, part].double(), enable_gqa=True
+        )
+        assert near(ours[row], theirs[:, 0]), row
+
+
+def test_a_new_token_is_written_at_its_rows_position():
+    keys, values = noise(4, 2, 9, 24), noise(4, 2, 9, 24, seed=1)
+    expected = keys.clone(), values.clone()
+    key, value = noise(4, 1, 2, 24, seed=2).transpose(1, 2)[:, :, 0], noise(4, 2, 1, 24, seed=3)[:, :, 0]
+    positions = torch.tensor([0, 8, 3, 5], device=DEVICE)
+    for row, place in enumerate(positions.tolist()):
+        expected[0][row, :, place], expected[1][row, :, place] = key[row], value[row]
+    kernels.append(keys, values, key, value, positions)
+    assert torch.equal(keys, expected[0]) and torch.equal(values, expected[1])
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["one table for all rows", "a table for each row"])
+def test_rotary_embedding(same):
+    query, key = noise(3, 20, 7, 80).transpose(1, 2), noise(3, 2, 20, 96, seed=1)[..., :80]
+    cos, sin = (noise(1 if same else 3, 20, 80, seed=seed) for seed in (2, 3))
+
+    def plain(x):
+        turned = torch.cat([-x[..., 40:], x[..., :40]], -1)
+        return x.double() * cos[:, None].double() + turned.double() * sin[:, None].double()
+
+    ours = kernels.rotate(query, key, cos, sin)
+    assert near(ours[0], plain(query)) and near(ours[1], plain(key))
+    assert ours[0].shape == query.shape and ours[1].shape == key.shape
+
+
+@pytest.mark.parametrize("activation", kernels.ACTIVATIONS)
+def test_gated_activation(activation):
+    both = noise(5, 2 * 1100)
+    act = {
+        "silu": torch.nn.functional.silu,
+        "gelu": torch.nn.functional.gelu,
+        "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    }[activation]
+    gate, up = both.double().chunk(2, -1)
+    assert near(kernels.gated(both, activation), act(gate) * up)
