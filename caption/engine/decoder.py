@@ -18,6 +18,7 @@ NEVER = NonFiniteWatch.NEVER
 # Views of the cache on a GPU: few, as each costs a captured graph. On a CPU, a multiple of CPU_VIEW.
 VIEWS = (256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768)
 CPU_VIEW = 64
+PART = 4  # all rows are computed, or a fourth of them, or a fourth of those, …
 
 
 class Decoder:
@@ -150,11 +151,8 @@ class Decoder:
 
     def _grow(self, rows: list[int], lengths: list[int], limits: list[int], group: Prefilled) -> None:
         """Make room for texts of `lengths` in these rows, `limits` of it new."""
-        wanted = self.slots
-        while wanted // 2 > max(rows):
-            wanted //= 2
-        count, capacity = max(self.rows, wanted), max(self.capacity, self._view(max(lengths)))
-        most = max(limits)
+        count, capacity = max(self.rows, self._part(max(rows))), max(self.capacity, self._view(max(lengths)))
+        most = self._view(max(limits))
         widths = {name: value.shape[1:] for name, value in self._rowwise(group).items()}
         widths |= {"new": (most,), "ids": (self._view(group.ids.shape[1] + most),)}
         tensors = {**vars(self.state), **self.inputs}
@@ -168,6 +166,32 @@ class Decoder:
         self.inputs = {name: larger.pop(name) for name in self.inputs}
         self.state = SimpleNamespace(**larger)
         self.cache.grow(self.state.positions, count, capacity)
+
+    def _part(self, row: int) -> int:
+        """How many rows are computed where `row` is the last with a text: few sizes, as each costs a captured graph."""
+        part = self.slots
+        while part // PART > row:
+            part //= PART
+        return part
+
+    def compact(self) -> dict[int, int]:
+        """Move texts into lower rows where fewer rows are computed then. Return the new row by the old."""
+        part = self._part(len(self.filled) - 1)
+        leaving = [row for row in self.filled if row >= part]
+        if not leaving or self.inner.config.is_encoder_decoder:
+            return {}
+        moved = dict(zip(leaving, (row for row in range(part) if row not in self.filled)))
+        source, target = self._there(list(moved)), self._there(list(moved.values()))
+        self.cache.move(source, target)
+        for tensor in (*vars(self.state).values(), *self.inputs.values()):
+            tensor[target] = tensor[source]
+        self.state.live[source] = False
+        if not self.kernels:
+            self.state.positions[source] = 0
+        for row, place in moved.items():
+            self.filled[place] = self.filled.pop(row)
+            self.since[place] = self.turn
+        return moved
 
     def _moved(self) -> None:
         if self.graphs:
@@ -185,20 +209,22 @@ class Decoder:
         if not self.filled:
             return
         view = self.capacity if self.kernels else min(self._view(max(self.filled.values()) + steps), self.capacity)
+        part = self.rows if self.inner.config.is_encoder_decoder else self._part(max(self.filled))
         for _ in range(steps):
             if self.graphs:
-                self.graphs.run(view, self._step, self.state.live)
+                self.graphs.run((view, part), self._step, self.state.live)
             else:
-                self._step(view)
+                self._step(view, part)
         for row in self.filled:
             self.filled[row] += steps
         self.turn += 1
         if self.device.type == "cuda":
             self.looks.append(Look(self.state, self.turn))
 
-    def _step(self, view: int) -> None:
-        state = self.state
-        logits = self._forward(view)
+    def _step(self, view: int, part: int) -> None:
+        state = SimpleNamespace(**{name: tensor[:part] for name, tensor in vars(self.state).items()})
+        inputs = {name: tensor[:part] for name, tensor in self.inputs.items()}
+        logits = self._forward(view, part, state, inputs)
         if self.keep_logits:
             self.logits = logits
         rows = Rows(state.seeds, state.steps, getattr(state, "ids", None), getattr(state, "lengths", None))
@@ -214,34 +240,39 @@ class Decoder:
             last = rows.lengths.clamp(max=rows.ids.shape[1] - 1)[:, None]
             rows.ids.scatter_(1, last, torch.where(live[:, None], tokens[:, None], rows.ids.gather(1, last)))
             state.lengths += live
-        for name, value in self.inputs.items():
+        for name, value in inputs.items():
             if name.endswith("position_ids"):
                 value += live.view(-1, *[1] * (value.dim() - 1))
         state.live &= ~(tokens[:, None] == self.end_ids).any(-1) & (state.steps < state.limits)
 
-    def _forward(self, view: int) -> torch.Tensor:
-        """Return fp32[rows, vocabulary], the logits of each row's next token."""
+    def _forward(
+        self, view: int, part: int, state: SimpleNamespace, inputs: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Return fp32[part, vocabulary], the logits of the next token of each of the first `part` rows.
+
+        state, inputs: of those rows.
+        """
         decoder = "decoder_" if self.inner.config.is_encoder_decoder else ""
         inputs = {
             name: value.movedim(0, -2) if name.endswith("position_ids") else value
-            for name, value in self.inputs.items()
+            for name, value in inputs.items()
         }  # fmt: skip
         if "encoder_outputs" in inputs:
             inputs["encoder_outputs"] = BaseModelOutput(last_hidden_state=inputs["encoder_outputs"])
-        inputs[f"{decoder}input_ids"] = self.state.tokens
-        inputs[f"{decoder}attention_mask"] = self._masks(view)
-        inputs |= {**self.constants, "past_key_values": self.cache.seen(view), "use_cache": True, "return_dict": True}
+        inputs[f"{decoder}input_ids"] = state.tokens
+        inputs[f"{decoder}attention_mask"] = self._masks(view, state)
+        inputs |= {**self.constants, "past_key_values": self.cache.seen(view, part), "use_cache": True, "return_dict": True}
         return self.inner(**inputs).logits[:, -1].float()
 
-    def _masks(self, view: int) -> torch.Tensor | dict[str, torch.Tensor]:
+    def _masks(self, view: int, state: SimpleNamespace) -> torch.Tensor | dict[str, torch.Tensor]:
         """Each row sees its own text, and no more of it than the window of the layer: [rows, 1, 1, view], or its first
         place and its end, [rows, 1, 1, 2]."""
         if self.kernels:
-            masks = {"full_attention": self._range(None), "sliding_attention": self._range(self.window)}
+            masks = {"full_attention": _range(state, None), "sliding_attention": _range(state, self.window)}
             if self.mask_layers is None:
                 return masks["sliding_attention"]
             return {name: masks[name] for name in self.mask_layers}
-        positions, place = self.state.positions[:, None], torch.arange(view, device=self.device)
+        positions, place = state.positions[:, None], torch.arange(view, device=self.device)
         full = place <= positions
         masks = {"full_attention": full}
         if self.window:
@@ -249,11 +280,6 @@ class Decoder:
         if self.mask_layers is None:
             return self._as_added(masks.get("sliding_attention", full))
         return {name: self._as_added(masks[name]) for name in self.mask_layers}
-
-    def _range(self, window: int | None) -> torch.Tensor:
-        end = torch.where(self.state.live, self.state.positions + 1, 0)
-        first = (end - window).clamp(min=0) if window else torch.zeros_like(end)
-        return torch.stack([first, end], 1).to(torch.int32)[:, None, None]
 
     def _as_added(self, mask: torch.Tensor) -> torch.Tensor:
         mask = mask[:, None, None]
@@ -286,6 +312,13 @@ class Decoder:
         if rows and not self.kernels:
             self.state.positions[self._there(rows)] = 0  # within any view
         return taken
+
+
+def _range(state: SimpleNamespace, window: int | None) -> torch.Tensor:
+    """int32[rows, 1, 1, 2]: first place and end of what each row sees."""
+    end = torch.where(state.live, state.positions + 1, 0)
+    first = (end - window).clamp(min=0) if window else torch.zeros_like(end)
+    return torch.stack([first, end], 1).to(torch.int32)[:, None, None]
 
 
 class Look:

@@ -19,13 +19,14 @@ def grown(tensor: torch.Tensor, *shape: int) -> torch.Tensor:
 class SlotLayer(StaticLayer):
     """A layer to which each row adds its one new token at the end of its own text.
 
-    `view` is how many places models see, so that attention never reads far beyond the longest text. kernels: whether
+    `part` is how many rows models compute, and `view` how many places they see, so that attention never reads far
+    beyond the longest text. kernels: whether
     attention reads each row's own range, so that it gets all.
     """
 
     def __init__(self, positions: torch.Tensor, like: DynamicLayer, kernels: bool):
         super().__init__(max_cache_len=0)
-        self.positions, self.view, self.kernels = positions, 0, kernels
+        self.positions, self.view, self.part, self.kernels = positions, 0, 0, kernels
         self.keys = like.keys.new_zeros(0, like.keys.shape[1], 0, like.keys.shape[3])
         self.values = like.values.new_zeros(0, like.values.shape[1], 0, like.values.shape[3])
         self.is_initialized = True
@@ -33,19 +34,20 @@ class SlotLayer(StaticLayer):
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
         if key_states.shape[2] != 1:
             raise Unsupported("its decoder takes more than one token a step")
+        keys, values, positions = (whole[: self.part] for whole in (self.keys, self.values, self.positions))
         if self.kernels:
             from caption.engine import kernels
 
-            kernels.append(self.keys, self.values, key_states[:, :, 0], value_states[:, :, 0], self.positions)
-            return self.keys, self.values
-        rows = torch.arange(key_states.shape[0], device=key_states.device)
-        self.keys[rows, :, self.positions] = key_states[:, :, 0]
-        self.values[rows, :, self.positions] = value_states[:, :, 0]
-        return self.keys[:, :, : self.view], self.values[:, :, : self.view]
+            kernels.append(keys, values, key_states[:, :, 0], value_states[:, :, 0], positions)
+            return keys, values
+        rows = torch.arange(self.part, device=key_states.device)
+        keys[rows, :, positions] = key_states[:, :, 0]
+        values[rows, :, positions] = value_states[:, :, 0]
+        return keys[:, :, : self.view], values[:, :, : self.view]
 
     def get_seq_length(self) -> torch.Tensor:
         """int64[rows, 1]: only models that ignore position_ids ask (see families.fit_positions)."""
-        return self.positions[:, None]
+        return self.positions[: self.part, None]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.view, 0
@@ -99,16 +101,22 @@ class SlotCache:
             layer.values = grown(layer.values, 0, 0, length, 0)
             layer.keys[rows, :, :length], layer.values[rows, :, :length] = source.keys, source.values
 
+    def move(self, source: torch.Tensor, target: torch.Tensor) -> None:
+        """Copy rows onto others; of self attention only."""
+        for layer in self.layers:
+            layer.keys[target], layer.values[target] = layer.keys[source], layer.values[source]
+
     def clear(self, row: int) -> None:
         """Forget a row in which NaN stands: a mask gives it no weight, but nothing times NaN is NaN."""
         for layer in (*self.layers, *self.cross):
             layer.keys[row].zero_()
             layer.values[row].zero_()
 
-    def seen(self, view: int) -> Cache:
-        """The cache as models take it, `view` places long."""
+    def seen(self, view: int, part: int) -> Cache:
+        """The cache as models take it: the first `part` rows, `view` places long."""
         for layer in self.layers:
             layer.view = layer.max_cache_len = view
+            layer.part = part
         own = Cache(layers=self.layers)
         return EncoderDecoderCache(own, Cache(layers=self.cross)) if self.cross else own
 

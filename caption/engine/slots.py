@@ -65,6 +65,8 @@ class SlotEngine(ModelEngine):
             self.decoder.run(GPU_STEPS)  # to do for the GPU while the host prepares what follows
         while self.waiting:
             self._prefill(self._next_group())
+        moved = self.decoder.compact() if self.held else {}
+        self.held = {moved.get(slot, slot): request for slot, request in self.held.items()}
         for _ in range(0 if self.beside else STEPS):
             if ended := self.decoder.ended():
                 return self._answers(ended)

@@ -118,7 +118,7 @@ def test_after_an_exception_and_a_reset_nothing_is_left(llava, monkeypatch, when
     engine.admit(requests[:3])
     if when == "decode":
         engine.step()
-        monkeypatch.setattr(Decoder, "_step", lambda self, view: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+        monkeypatch.setattr(Decoder, "_step", lambda self, *shape: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
     else:
         bad = {**requests[3].inputs, "input_ids": requests[3].inputs["input_ids"] + 10**6}
         engine.admit([Request("bad", bad, 0)])
@@ -194,7 +194,7 @@ def test_what_rows_can_not_have_for_themselves_is_left_to_generate(checkpoint, m
 def test_the_check_finds_slots_that_go_wrong(checkpoint, monkeypatch, fault):
     right_masks, right_write = Decoder._masks, Decoder._rowwise
     if fault == "mask":
-        monkeypatch.setattr(Decoder, "_masks", lambda self, view: right_masks(self, view) ^ True)
+        monkeypatch.setattr(Decoder, "_masks", lambda self, *rest: right_masks(self, *rest) ^ True)
     elif fault == "positions":
         monkeypatch.setattr(
             Decoder, "_rowwise", lambda self, group: {k: v + 9 for k, v in right_write(self, group).items()}
