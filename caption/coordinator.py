@@ -19,14 +19,13 @@ from caption.messages import Batch, Captioned, Drain, Failed, Finish, Loaded, St
 from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
 from caption.progress import Progress, Snapshot, WorkerProgress
 from caption.runfile import RunFile
-from caption.schedule import Schedule
+from caption.schedule import FEW, LARGEST_BATCH, Schedule
 from caption.settings import Settings
 from caption.sources import Source
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
 from checkpoint import Record
 
-LARGEST_BATCH = 32  # items in one hand-out
 COMMIT_EVERY = 30.0  # seconds between commits at most
 _BEAT_EVERY = 10.0
 _INDEX_BYTES = 25  # a row takes this much beside itself
@@ -176,8 +175,8 @@ class Coordinator:
     # ---- hand out ----
 
     def _hand_out(self) -> None:
-        slots = self._settings.batch_size
         for member in self._crew.members:
+            slots = self._settings.batch_size or (member.stats and member.stats.slots) or FEW
             while member.state == "ready" and (free := 2 * slots - self._leases.unstarted(member.name)) > 0:
                 if self._suspects:
                     self._give(member, self._suspects.popleft(), alone=True)

@@ -11,7 +11,7 @@ from caption.devices import Seat
 from caption.errors import InputError
 from caption.feed import Feed
 from caption.outputfolder import compare_with_record, record_errors
-from caption.schedule import make_schedule
+from caption.schedule import FEW, make_schedule
 from caption.settings import Settings
 from caption.sources import Source
 
@@ -29,7 +29,7 @@ def dry_run(settings: Settings, fingerprint: dict[str, Any], source: Source, sea
     out = Path(settings.output)
     view = compare_with_record(out, fingerprint)
     feed = Feed(source, settings.limit, view.done if view else lambda ids: [False] * len(ids))
-    schedule = make_schedule(settings.schedule, [seat.name for seat in seats], settings.batch_size)
+    schedule = make_schedule(settings.schedule, [seat.name for seat in seats], settings.batch_size or FEW)
     with record_errors(out):
         while feed.fill(schedule):
             pass

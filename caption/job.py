@@ -26,7 +26,7 @@ from caption.outputs.rows import CAPTIONS, FAILED
 from caption.progress import Progress
 from caption.redo import withdraw_rows
 from caption.runfile import RunFile
-from caption.schedule import make_schedule
+from caption.schedule import FEW, make_schedule
 from caption.settings import OPTIONS, Settings, caption_settings
 from caption.sources import Source, open_source
 from caption.statsfile import StatsFile
@@ -124,7 +124,7 @@ def _work(
             source=source,
             feed=Feed(source, settings.limit, record.done),
             count=Count(_open_source(settings), settings.limit),
-            schedule=make_schedule(settings.schedule, names, settings.batch_size),
+            schedule=make_schedule(settings.schedule, names, settings.batch_size or FEW),
             record=record,
             crew=crew,
             progress=progress,

@@ -123,12 +123,14 @@ class Stats(NamedTuple):
         waited: seconds since the start in which the engine was ready but had nothing prepared.
         busy: seconds since the start inside the engine.
         steps: counts up whenever the engine or a loader got something done.
+        slots: images side by side, as far as the engine knows by now; 0 before it is loaded.
     """
 
     stage: str
     waited: float
     busy: float
     steps: int
+    slots: int = 0
 
 
 class Left(NamedTuple):

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from caption.item import Item
 
 KINDS = ("dynamic", "round-robin", "lockstep")
+LARGEST_BATCH = 32  # items in one hand-out
+FEW = 8  # images side by side, where nobody has said how many; as the engine has them on a CPU
 
 
 def make_schedule(kind: str, workers: Sequence[str], round_size: int) -> Schedule:

@@ -52,7 +52,7 @@ class Option:
         Raises:
             UsageError: it is of another type, or the option's check refuses it.
         """
-        if value is None and self.optional:
+        if self.optional and (value is None or (self.type is int and value == "auto")):
             return None
         see = f"see {self.flag} in --help"
         if value is None:
@@ -209,9 +209,10 @@ class Settings:
         1, "worker processes on a CPU; on GPUs it is one a GPU", group="machine", mark="free", metavar="N",
         check=_at_least(1),
     )  # fmt: skip
-    batch_size: int = _option(
-        8, "images side by side on one GPU", group="machine", mark="free", metavar="N", check=_at_least(1)
-    )
+    batch_size: int | None = _option(
+        None, "images side by side on one GPU; auto, the default: as many as its free memory bears, and 8 on a CPU",
+        group="machine", mark="free", metavar="N|auto", check=_at_least(1),
+    )  # fmt: skip
     loaders: int | None = _option(
         None, "processes a worker that decode and prepare ahead of it; default by the number of cores",
         group="machine", mark="free", metavar="N", check=_at_least(1),

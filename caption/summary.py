@@ -44,8 +44,14 @@ def greet(
     loaders = f"{seats[0].loaders} loader" + ("s" if seats[0].loaders > 1 else "")
     say(
         f"Model   {model.name}, {dtype} on {', '.join(seat.name for seat in seats)}, "
-        f"{settings.batch_size} images side by side, {loaders} each, {settings.schedule} schedule"
+        f"{_side_by_side(settings, seats)} images side by side, {loaders} each, {settings.schedule} schedule"
     )
+
+
+def _side_by_side(settings: Settings, seats: Sequence[Seat]) -> str:
+    if settings.batch_size:
+        return str(settings.batch_size)
+    return "as many as memory bears" if seats[0].device == "cuda" else "a few"
 
 
 def conclude(settings: Settings, source: Source, outcome: Outcome, record: Record, stop: StopSignals) -> None:

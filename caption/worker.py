@@ -114,7 +114,9 @@ class Worker:
                 seconds, stage, since = dict(self._seconds), self._stage, self._since
                 seconds[stage] += time.monotonic() - since
                 waited = seconds["waiting"] + seconds["preprocessing"]
-                self._channel.send(Stats(stage, waited, seconds["generating"], self._steps + self._loaders.steps))
+                slots = min(self._engine.slots, self._capacity) if self._engine else 0
+                steps = self._steps + self._loaders.steps
+                self._channel.send(Stats(stage, waited, seconds["generating"], steps, slots))
 
     def _enter(self, stage: str) -> None:
         now = time.monotonic()

@@ -27,6 +27,10 @@ class FakeEngine:
         self.go_on.set()
 
     @property
+    def slots(self):
+        return self.size
+
+    @property
     def free(self):
         return self.size - len(self.left)
 

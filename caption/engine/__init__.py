@@ -35,7 +35,7 @@ class EngineOptions:
     model: str  # a local folder; "null" or "null:MS" for the engine that computes nothing, MS milliseconds a picture
     dtype: str  # "fp16", "bf16" or "fp32"
     device: str  # "cuda", "cpu" or "mps"; a worker sees one GPU only, so a number is never needed
-    batch_size: int  # pictures side by side
+    batch_size: int | None  # pictures side by side; None: as many as the memory of a GPU bears, few on a CPU
     prompt: str  # the user turn
     max_new_tokens: int
     num_beams: int = 1
@@ -71,7 +71,11 @@ class Answer:
 
 
 class Engine(Protocol):
-    """Holds up to `batch_size` requests and brings them to their end, in any order."""
+    """Holds up to `slots` requests and brings them to their end, in any order."""
+
+    @property
+    def slots(self) -> int:
+        """How many requests it holds at most, as far as it knows by now."""
 
     @property
     def free(self) -> int:

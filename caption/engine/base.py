@@ -11,6 +11,9 @@ from caption.engine.collate import collate
 from caption.engine.families import UNPADDABLE
 
 
+AUTO_SLOTS = 8  # where nobody said how many, and memory is not asked
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model ready to generate, and its processor."""
@@ -63,6 +66,10 @@ class ModelEngine:
         self.model, self.dtype, self.pad_id = loaded.model, loaded.dtype, loaded.pad_id
         self.tokenizer = loaded.processor.tokenizer
         self.image_processor = type(loaded.processor.image_processor).__name__
+
+    @property
+    def slots(self) -> int:
+        return self.options.batch_size or AUTO_SLOTS
 
     @property
     def free(self) -> int:

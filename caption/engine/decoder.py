@@ -151,10 +151,10 @@ class Decoder:
 
     def _grow(self, rows: list[int], lengths: list[int], limits: list[int], group: Prefilled) -> None:
         """Make room for texts of `lengths` in these rows, `limits` of it new."""
-        count, capacity = max(self.rows, self._part(max(rows))), max(self.capacity, self._view(max(lengths)))
-        most = self._view(max(limits))
+        count, capacity = max(self.rows, self._part(max(rows))), max(self.capacity, self.view(max(lengths)))
+        most = self.view(max(limits))
         widths = {name: value.shape[1:] for name, value in self._rowwise(group).items()}
-        widths |= {"new": (most,), "ids": (self._view(group.ids.shape[1] + most),)}
+        widths |= {"new": (most,), "ids": (self.view(group.ids.shape[1] + most),)}
         tensors = {**vars(self.state), **self.inputs}
         larger = {
             name: grown(value, count, *widths.get(name, [0] * (value.dim() - 1))) for name, value in tensors.items()
@@ -193,11 +193,18 @@ class Decoder:
             self.since[place] = self.turn
         return moved
 
+    @property
+    def cache_bytes(self) -> int:
+        """That keys and values take."""
+        layers = (*self.cache.layers, *self.cache.cross) if self.cache else ()
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
     def _moved(self) -> None:
         if self.graphs:
             self.graphs.clear()
 
-    def _view(self, length: int) -> int:
+    def view(self, length: int) -> int:
+        """The room that is made for a text of this length."""
         if self.device.type == "cuda":
             return next((view for view in VIEWS if view >= length), length)
         return -(-length // CPU_VIEW) * CPU_VIEW
@@ -208,7 +215,7 @@ class Decoder:
         """Make up to `steps` tokens in each row; rows that have come to their end stand still."""
         if not self.filled:
             return
-        view = self.capacity if self.kernels else min(self._view(max(self.filled.values()) + steps), self.capacity)
+        view = self.capacity if self.kernels else min(self.view(max(self.filled.values()) + steps), self.capacity)
         part = self.rows if self.inner.config.is_encoder_decoder else self._part(max(self.filled))
         for _ in range(steps):
             if self.graphs:

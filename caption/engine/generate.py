@@ -19,7 +19,7 @@ class GenerateEngine(ModelEngine):
 
     @property
     def free(self) -> int:
-        return self.options.batch_size - len(self.held)
+        return self.slots - len(self.held)
 
     @property
     def busy(self) -> int:

@@ -30,6 +30,9 @@ class NullPreparer:
         return {"text": np.frombuffer(" ".join(words).encode(), np.uint8)[None]}
 
 
+AUTO_SLOTS = 8
+
+
 class NullEngine:
     """Answers each request with the text that the preparer put in it, after "null:MS" milliseconds a picture."""
 
@@ -42,8 +45,12 @@ class NullEngine:
         self.held: list[Request] = []
 
     @property
+    def slots(self) -> int:
+        return self.options.batch_size or AUTO_SLOTS
+
+    @property
     def free(self) -> int:
-        return self.options.batch_size - len(self.held)
+        return self.slots - len(self.held)
 
     @property
     def busy(self) -> int:

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from caption.engine import Answer, EngineOptions, Request
-from caption.engine.base import Loaded, ModelEngine
+from caption.engine.base import AUTO_SLOTS, Loaded, ModelEngine
 from caption.engine.decoder import Decoder
 from caption.engine.errors import DoesNotLoad
+from caption.engine.memory import MOST_TOKENS, Memory
 from caption.engine.prefill import Prefill, Prefilled
 from caption.engine.sampling import signed
 
 STEPS = 8  # tokens a row between two answers at most
 GPU_STEPS = 4  # between two looks at what has ended: enough to do while the host goes on
-PREFILL_TOKENS = 16384  # of one group, padding included: what it takes of memory beside the cache
+FIRST_SLOTS, FIRST_TOKENS = 32, 4096  # where memory decides, until a group was measured
 REFILL = 4  # slots are refilled when one in so many is free: a larger group is prefilled faster,
 GROUP = 16  # but one of so many no more
 
@@ -32,6 +33,9 @@ class SlotEngine(ModelEngine):
         self.graphs = options.device == "cuda" if graphs is None else graphs
         # Prompts are prepared beside the steps, with waits of the host for the device that must not be for all of it.
         self.beside = torch.cuda.Stream() if options.device == "cuda" else None
+        decides = options.batch_size is None and self.beside is not None
+        self.memory = Memory(torch.device("cuda")) if decides else None
+        self.prefill_tokens = MOST_TOKENS  # of one group, padding included
         self.reset()
 
     def describe(self) -> dict:
@@ -42,14 +46,22 @@ class SlotEngine(ModelEngine):
         self.waiting: list[Request] = []
         self.held: dict[int, Request] = {}  # by slot
         self.moved_in = None  # the event behind the latest group's last reading
-        self.decoder = Decoder(self.options.batch_size, torch.device(self.options.device), self.graphs)
+        self._start(self.options.batch_size or (FIRST_SLOTS if self.memory else AUTO_SLOTS))
+
+    def _start(self, slots: int) -> None:
+        self.decoder = Decoder(slots, torch.device(self.options.device), self.graphs)
+        if self.beside:
+            torch.cuda.empty_cache()  # for the new cache to lie in one piece where the old one lay
+
+    @property
+    def slots(self) -> int:
+        return self.decoder.slots
 
     @property
     def free(self) -> int:
         """0 as well while fewer slots are free than make a group."""
-        slots = self.options.batch_size
-        free = slots - self.busy
-        return free if free >= min(slots / REFILL, GROUP) else 0
+        free = self.slots - self.busy
+        return max(free, 0) if free >= min(self.slots / REFILL, GROUP) else 0
 
     @property
     def busy(self) -> int:
@@ -63,8 +75,8 @@ class SlotEngine(ModelEngine):
         """Make tokens until a text ends, at most STEPS in each slot."""
         if self.beside:
             self.decoder.run(GPU_STEPS)  # to do for the GPU while the host prepares what follows
-        while self.waiting:
-            self._prefill(self._next_group())
+        while self.waiting and self._prefill(self._next_group()):
+            pass
         moved = self.decoder.compact() if self.held else {}
         self.held = {moved.get(slot, slot): request for slot, request in self.held.items()}
         for _ in range(0 if self.beside else STEPS):
@@ -78,17 +90,59 @@ class SlotEngine(ModelEngine):
         group = next(iter(self.grouped(self.waiting)))
         group.sort(key=lambda request: request.inputs["input_ids"].shape[1])
         longest = [request.inputs["input_ids"].shape[1] for request in group]
-        fits = [count for count, length in enumerate(longest, 1) if count * length <= PREFILL_TOKENS]
-        return group[: fits[-1] if fits else 1]
+        most = FIRST_TOKENS if self.memory and not self.memory.token_bytes else self.prefill_tokens
+        fits = [count for count, length in enumerate(longest, 1) if count * length <= most]
+        return group[: min(fits[-1] if fits else 1, self.slots - len(self.held))]
 
-    def _prefill(self, requests: list[Request]) -> None:
-        group = self.prefilled(requests)
-        slots = [slot for slot in range(self.options.batch_size) if slot not in self.held][: len(requests)]
+    def _prefill(self, requests: list[Request]) -> bool:
+        """Run a group's prompts and let its texts in. False where some of those that are held must end before."""
+        if not requests or not self._has_room():
+            return False
+        try:
+            group = self._measured(requests) if self.memory else self.prefilled(requests)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            if len(requests) == 1 and not self.held:
+                raise
+            # What is held has its memory and goes on; the group comes again in smaller parts, or alone.
+            self.prefill_tokens = max(1, sum(one.inputs["input_ids"].shape[1] for one in requests) // 2)
+            return len(requests) > 1
+        slots = [slot for slot in range(self.slots) if slot not in self.held][: len(requests)]
+        if len(slots) < len(requests):  # measured just now: the group comes again, smaller
+            return True
         seeds, limits = [signed(one.seed) for one in requests], [self._limit(one) for one in requests]
         self.move_in(group, slots, seeds, limits)
         self.held.update(zip(slots, requests))
         taken = set(map(id, requests))
         self.waiting = [request for request in self.waiting if id(request) not in taken]
+        return True
+
+    def _measured(self, requests: list[Request]) -> Prefilled:
+        """As `prefilled`, and the first time, settle the number of slots by what it took."""
+        first = not self.memory.token_bytes
+        self.memory.watch()
+        group = self.prefilled(requests)
+        self.memory.measure(group)
+        if first:
+            self._has_room()
+        return group
+
+    def _has_room(self) -> bool:
+        """Whether the cache holds texts as long as those that wait, or can be made to. Where memory decides the number of slots, longer
+        texts mean fewer of them; that change waits until no text is held."""
+        if not self.memory or not self.memory.token_bytes:
+            return True
+        need = max(one.inputs["input_ids"].shape[1] + self._limit(one) for one in self.waiting)
+        decoder = self.decoder
+        if need <= decoder.capacity:
+            return True
+        slots, tokens = self.memory.plan(decoder.view(need), decoder.cache_bytes)
+        if self.held and slots < decoder.slots:
+            return False
+        if not self.held:
+            self._start(slots)
+        self.prefill_tokens = min(self.prefill_tokens, tokens)
+        return True
 
     def prefilled(self, requests: list[Request]) -> Prefilled:
         """Run the prompts of a group through the model."""

@@ -172,6 +172,74 @@ def test_prompts_of_unlike_lengths_are_computed_without_their_padding(checkpoint
     assert made == texts(GenerateEngine(settings, load(settings)), requests)
 
 
+class Bears:
+    """Memory that bears so many places in all, once it was measured."""
+
+    def __init__(self, places: int):
+        self.places, self.token_bytes = places, 0.0
+
+    def watch(self) -> None:
+        pass
+
+    def measure(self, group) -> None:
+        self.token_bytes = 1.0
+
+    def plan(self, capacity: int, held: int) -> tuple[int, int]:
+        return max(1, self.places // capacity), 10**6
+
+
+def test_longer_texts_get_fewer_slots_where_memory_decides(checkpoint):
+    """Capacities come in steps of 64 on a CPU: two of 128 fit in 256 places, and one of 192."""
+    folder = checkpoint("llava")
+    loaded = load(options(folder))
+    set_ends(loaded.model, [])
+    requests = requests_for(folder, "llava", 6, (3, 3, 3, 3, 90, 4))
+    expected = texts(GenerateEngine(options(folder, batch_size=1), loaded), requests)
+    engine = SlotEngine(options(folder, batch_size=None), loaded)
+    engine.memory = Bears(256)
+    spell_ids(engine)
+    engine.admit(requests[:4])
+    made = {answer.key: answer.text for answer in engine.step()}
+    assert engine.slots == 2
+    engine.waiting += requests[4:]  # while others are held
+    while engine.busy:
+        assert len(engine.held) <= engine.slots
+        made.update((answer.key, answer.text) for answer in engine.step())
+    assert engine.slots == 1 and made == expected
+
+
+def test_prompts_that_memory_does_not_bear_together_come_in_smaller_groups_and_what_is_held_goes_on(llava, monkeypatch):
+    engine, requests = llava
+    expected, right, tried = texts(engine, requests), engine.prefilled, []
+
+    def full(group):
+        tried.append(len(group))
+        if len(group) > 1:
+            raise torch.OutOfMemoryError("full")
+        return right(group)
+
+    monkeypatch.setattr(engine, "prefilled", full)
+    assert texts(engine, requests) == expected
+    assert max(tried[5:]) == 1, "it is remembered"
+
+
+def test_one_prompt_that_memory_does_not_bear_waits_for_an_empty_cache_before_it_fails(llava, monkeypatch):
+    engine, requests = llava
+    expected, right = texts(engine, requests), engine.prefilled
+
+    def full(group):
+        if engine.held and group[0].key == 2:
+            raise torch.OutOfMemoryError("full")
+        return right(group)
+
+    engine.prefill_tokens = 1
+    monkeypatch.setattr(engine, "prefilled", full)
+    assert texts(engine, requests[:3]) == {key: expected[key] for key in range(3)}
+    monkeypatch.setattr(engine, "prefilled", lambda group: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+    with pytest.raises(torch.OutOfMemoryError):
+        texts(engine, requests[:1])
+
+
 def test_beams_are_no_fallback(checkpoint):
     said = load_engine(options(checkpoint("llava"), num_beams=2)).describe()
     assert said["engine"] == "generate" and "fallback" not in said

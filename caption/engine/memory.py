@@ -1,0 +1,50 @@
+"""How many texts a GPU's free memory bears, by measurement: what a group of prompts took, and what a token takes."""
+
+import torch
+
+from caption.engine.prefill import Prefilled
+from caption.engine.slotcache import parts
+
+SPARE = 0.03  # of the card, which is left free: for fragments, and for what the driver takes later
+MOST_SLOTS = 512  # more make a step longer by as much as they add to it
+MOST_TOKENS = 16384  # of a group of prompts
+PROMPTS = 1 / 3  # of what is free, at most, for the prompts of a group
+LOGITS = 16  # bytes a row and word of the vocabulary: fp16, fp32, and what samplers make of them
+
+
+class Memory:
+    """What the engine may take of a card.
+
+    After `watch`, a group of prompts is prefilled, then `measure` says what it took; from then on `plan` can tell.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.token_bytes = 0.0  # that a token of a prompt takes while its group is prefilled, at most so far
+        self.place_bytes = 0.0  # keys and values of a token
+        self.row_bytes = 0  # of a slot, however long
+
+    def watch(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.before = torch.cuda.memory_allocated(self.device)
+
+    def measure(self, group: Prefilled) -> None:
+        taken = torch.cuda.max_memory_allocated(self.device) - self.before
+        tokens = group.ids.numel()
+        own, _ = parts(group.cache)
+        places = len(group.logits) * own[0].keys.shape[2]
+        self.token_bytes = max(self.token_bytes, taken / tokens)
+        self.place_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in own) / places
+        self.row_bytes = group.logits.shape[1] * LOGITS
+
+    def plan(self, capacity: int, held: int) -> tuple[int, int]:
+        """How many slots of `capacity` places fit beside a group of prompts, and how many tokens that may have.
+
+        held: bytes that the cache takes already, which count as free.
+        """
+        free, total = torch.cuda.mem_get_info(self.device)
+        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        room = max(free + unused + held - SPARE * total, 0)
+        tokens = max(1, min(MOST_TOKENS, int(room * PROMPTS / self.token_bytes)))
+        slots = int((room - tokens * self.token_bytes) / (self.place_bytes * capacity + self.row_bytes))
+        return max(1, min(MOST_SLOTS, slots)), tokens
