@@ -108,7 +108,8 @@ def _work(
     shared = {field.name for field in dataclasses.fields(EngineOptions)} & OPTIONS.keys()
     options = EngineOptions(
         **{name: getattr(settings, name) for name in shared}
-        | {"model": model.folder, "dtype": dtype, "device": seats[0].device, "threads": seats[0].threads}
+        | {"model": model.folder, "model_identity": model.identity, "dtype": dtype}
+        | {"device": seats[0].device, "threads": seats[0].threads}
     )
     decode = DecodeOptions(settings.max_pixels, settings.max_pixels_decoded)
     names = [seat.name for seat in seats]

@@ -47,6 +47,7 @@ class EngineOptions:
     trust_remote_code: bool = False
     allow_pickled_weights: bool = False
     threads: int | None = None  # CPU threads of torch
+    model_identity: str | None = None  # changes when a file of the model changes; what a check found is kept by it
 
 
 @dataclass(frozen=True, eq=False)

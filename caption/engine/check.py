@@ -1,10 +1,11 @@
 """Which engine a model gets: slots if they make of it what its own generate makes, generate itself if not.
 
-Told at load, by a look at two small pictures. Once a worker, as it takes less than a second for a small model.
+Told at load, by a look at two small pictures: once for a model on a kind of device, as verdict.py keeps what was found.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,13 +20,24 @@ from caption.engine.generate import GenerateEngine
 from caption.engine.prompt import Prompter, find_image_token_id
 from caption.engine.rows import Unsupported
 from caption.engine.slots import SlotEngine
+from caption.engine.verdict import Verdict, keep, recall
 
 TOKENS = 4  # of each picture
 SIZES = ((96, 64), (64, 160))
-# By whether on a GPU, best first: what is missing, whether with our attention and kernels, whether with CUDA graphs.
+
+
+class Way(NamedTuple):
+    """lost: what is missing. fast: with our attention and kernels. graphs: with CUDA graphs."""
+
+    lost: str
+    fast: bool
+    graphs: bool
+
+
+# By whether on a GPU, best first; what comes after the last is generate.
 WAYS = {
-    True: (("", True, True), ("our kernels", False, True), ("our kernels and CUDA graphs", False, False)),
-    False: (("", True, False), ("our attention", False, False)),
+    True: (Way("", True, True), Way("our kernels", False, True), Way("our kernels and CUDA graphs", False, False)),
+    False: (Way("", True, False), Way("our attention", False, False)),
 }
 # How far logits may lie apart, as a share of the largest: other kernels round otherwise.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 6e-2}
@@ -36,29 +48,47 @@ def load_fastest(options: EngineOptions) -> ModelEngine:
     loaded = load(options)
     if options.num_beams > 1:
         return GenerateEngine(options, loaded)  # what was asked for, so no fallback
-    name, faults = type(loaded.model).__name__, []
+    ways = WAYS[options.device == "cuda"]
+    verdict = recall(options)
+    if verdict is None:
+        verdict = _compare(options, loaded)
+        keep(options, verdict)
+    name = type(loaded.model).__name__
+    if verdict.way == len(ways):
+        reason = f"{name} can't be captioned in slots, only in slower batches: {verdict.faults[-1]}"
+        return GenerateEngine(options, loaded, reason)
+    way = ways[verdict.way]
+    if way.fast:
+        _install(loaded.model, [])
+    engine = SlotEngine(options, loaded, way.graphs)
+    if verdict.faults:
+        engine.fallback = f"{name} is decoded without {way.lost}, which is slower: {verdict.faults[0]}"
+    return engine
+
+
+def _compare(options: EngineOptions, loaded: Loaded) -> Verdict:
+    """Try one way after the other until one answers as generate does. Leaves the model as it was."""
+    faults: list[str] = []
     requests, expected = [], []
-    for lost, fast, graphs in WAYS[options.device == "cuda"]:
-        undo = []
+    for number, way in enumerate(WAYS[options.device == "cuda"]):
+        undo: list[Callable[[], None]] = []
         try:
             if not requests:
                 requests, expected = _ask_generate(options, loaded)
-            if fast:
+            if way.fast:
                 _install(loaded.model, undo)
-            engine = SlotEngine(options, loaded, graphs)
-            fault = difference(engine, requests, expected)
+            fault = difference(SlotEngine(options, loaded, way.graphs), requests, expected)
         except Exception as error:
             if classify(error) != "item":
                 raise
             fault = str(error) if isinstance(error, Unsupported) else first_line(error)
+        finally:
+            for one in reversed(undo):
+                one()
         if fault is None:
-            engine.reset()
-            engine.fallback = f"{name} is decoded without {lost}, which is slower: {faults[0]}" if faults else None
-            return engine
-        for one in reversed(undo):
-            one()
+            return Verdict(number, tuple(faults))
         faults.append(fault)
-    return GenerateEngine(options, loaded, f"{name} can't be captioned in slots, only in slower batches: {faults[-1]}")
+    return Verdict(len(faults), tuple(faults))
 
 
 def _install(model: torch.nn.Module, undo: list[Callable[[], None]]) -> None:

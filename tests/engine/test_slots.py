@@ -1,5 +1,7 @@
 """The slot engine: what holds whatever falls free, ends, fails or grows; and when it is not taken."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import GenerationMixin
@@ -290,6 +292,22 @@ def test_memory_that_runs_out_during_the_check_is_no_fallback(checkpoint, monkey
     monkeypatch.setattr(Decoder, "admit", full)
     with pytest.raises(torch.OutOfMemoryError):
         load_engine(options(checkpoint("llava")))
+
+
+@pytest.mark.parametrize("name", ["llava", "kosmos2"])
+def test_a_model_is_compared_once(checkpoint, monkeypatch, tmp_path, name):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compared, compare = [], check._compare
+    monkeypatch.setattr(check, "_compare", lambda *given: compared.append(given) or compare(*given))
+    settings = options(checkpoint(name), prompt=prompts_for(name)[0], model_identity="this")
+    first, second = load_engine(settings).describe(), load_engine(settings).describe()
+    assert first == second and len(compared) == 1
+    assert load_engine(replace(settings, model_identity="other")).describe() == first and len(compared) == 2
+    for file in tmp_path.rglob("*.json"):
+        file.write_bytes(b'{"way": []}')
+    assert load_engine(settings).describe() == first and len(compared) == 3, "what can't be read is found out again"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert load_engine(settings).describe() == first and len(compared) == 4
 
 
 def test_a_run_says_why_its_model_is_slower(checkpoint, tmp_path):
