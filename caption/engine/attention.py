@@ -100,7 +100,7 @@ def window_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     from torch.nn.attention.varlen import varlen_attn
 
-    states = (one[0].transpose(0, 1) for one in (query, key, value.contiguous()))
+    states = (one[0].transpose(0, 1) for one in (query, key, value))
     borders = cu_seq_lens_q.to(torch.int32)
     return varlen_attn(*states, borders, borders, max_length_q, max_length_q, scale=scaling)[None], None
 
