@@ -37,11 +37,11 @@ def load(options: EngineOptions) -> Loaded:
     processor = load_processor(options.model, options.trust_remote_code)
     model = load_model(options)
     pad_id = processor.tokenizer.pad_token_id or 0
-    _settle(model, pad_id)
+    settle(model, pad_id)
     return Loaded(model, processor, DTYPES[options.dtype], pad_id)
 
 
-def _settle(model: torch.nn.Module, pad_id: int) -> None:
+def settle(model: torch.nn.Module, pad_id: int) -> None:
     """Complete the generation_config of the model, and of an inner decoder that generates in its place."""
     for module in model.modules():
         config = getattr(module, "generation_config", None)
