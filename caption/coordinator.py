@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from caption import retry
-from caption.crew import Crew, Died, GivenUp, Member
+from caption.crew import Crew, Died, GivenUp, Member, Renewed
 from caption.errors import InputError, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
 from caption.feed import Count, Feed
 from caption.image import ENDINGS
 from caption.item import Item
 from caption.leases import Leases
-from caption.messages import Batch, Captioned, Drain, Failed, Finish, Loaded, Started
+from caption.messages import Batch, Captioned, Drain, Failed, Finish, Loaded, Overflowed, Started
 from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
+from caption.precision import Precision
 from caption.progress import Progress, Snapshot, WorkerProgress
 from caption.runfile import RunFile
 from caption.schedule import FEW, LARGEST_BATCH, Schedule
@@ -91,11 +92,13 @@ class Coordinator:
         progress: Progress,
         stats: StatsFile,
         run_file: RunFile,
+        precision: Precision,
         stop: StopSignals,
     ):
         self._settings, self._source, self._feed, self._count = settings, source, feed, count
         self._schedule, self._record, self._crew = schedule, record, crew
         self._progress, self._stats, self._run_file, self._stop = progress, stats, run_file, stop
+        self._precision = precision
         self._leases = Leases()
         self._owners: dict[int, str] = {}  # item index -> the seat that took it from the schedule
         self._suspects: deque[list[Item]] = deque()  # groups that run alone, because one of each may be to blame
@@ -201,6 +204,12 @@ class Coordinator:
             self._keep(member, message)
         elif isinstance(message, Failed):
             self._judge(member, message)
+        elif isinstance(message, Overflowed):
+            self._widen(message)
+        elif isinstance(message, Renewed):
+            held = self._leases.revoke(member.name)
+            self._suspects.extendleft(reversed(held.waiting + held.suspects))
+            self._give_back(held.fresh)
         elif isinstance(message, Loaded):
             if fallback := message.facts.get("fallback"):
                 self._progress.say(f"{member.name}: {fallback}")
@@ -257,11 +266,7 @@ class Coordinator:
         if not (self._draining or death.final):
             again = f"; the {count} images that it held are done again" if count else ""
             self._progress.say(f"{member.name}: the worker is gone, {death.reason}{again}.")
-        fresh: dict[str, list[Item]] = {}
-        for item in held.fresh:
-            fresh.setdefault(self._owners[item.index], []).append(item)
-        for owner, items in fresh.items():
-            self._put_back(owner, items)
+        self._give_back(held.fresh)
         self._suspects.extendleft(reversed(held.waiting))
         for group in held.suspects:
             if len(group) > 1:
@@ -271,6 +276,26 @@ class Coordinator:
                 self._suspects.append(group)
             else:
                 self._try_again(member, group[0], WorkerDied.__name__, death.reason)
+
+    def _widen(self, message: Overflowed) -> None:
+        """The whole job goes on in numbers of a larger range, and these images are done again."""
+        self._give_back([item for item in map(self._leases.settle, message.refs) if item is not None])
+        if not self._precision.switched:
+            self._precision.switch()
+            self._progress.say(
+                f"fp16 is too narrow for this model: numbers left its range. From here on the job runs in "
+                f"{self._precision.dtype}, which its captions are flagged with; the image that showed it is done again."
+            )
+            if not self._draining:
+                self._crew.renew()
+
+    def _give_back(self, items: list[Item]) -> None:
+        """Items that are to be done as if nobody had tried."""
+        by_owner: dict[str, list[Item]] = {}
+        for item in items:
+            by_owner.setdefault(self._owners[item.index], []).append(item)
+        for owner, theirs in by_owner.items():
+            self._put_back(owner, theirs)
 
     def _put_back(self, owner: str, items: list[Item]) -> None:
         """Items nobody started go back to their shard; of a shard that was given up, they run as groups."""

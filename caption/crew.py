@@ -27,6 +27,10 @@ class Died(NamedTuple):
     final: bool
 
 
+class Renewed(NamedTuple):
+    """A worker has left because it was asked to, and the next one takes its seat. What it still held was not begun."""
+
+
 class GivenUp(NamedTuple):
     """A seat gets no worker any more; follows Died."""
 
@@ -38,7 +42,8 @@ class Member:
     """A seat and the worker that sits on it.
 
     Attributes:
-        state: "pausing", "starting" (until Hello), "waiting" (for its turn), "loading", "ready", "left" or "gone".
+        state: "pausing", "starting" (until Hello), "waiting" (for its turn), "loading", "ready", "renewing" (it ends,
+            and another follows), "left" or "gone".
         stats: the last Stats of the present worker.
         facts: what its engine said of itself.
     """
@@ -53,6 +58,7 @@ class Member:
         self.starts = 0
         self._resume_at = 0.0
         self._failed_loads = self._fruitless = 0
+        self._renewing = False
         self._model_error: NotLoaded | None = None
         self._broken: str | None = None
 
@@ -106,6 +112,17 @@ class Crew:
                 member.child.kill()  # it holds nothing, and a load can take minutes
             elif member.state == "pausing":
                 member.state = "left"
+
+    def renew(self) -> None:
+        """Replaces all workers by others, whose setup is asked for anew; they finish what is inside the engine."""
+        for member in self.members:
+            if member.child and not member._renewing:
+                member._renewing = True
+                if member.state == "ready":
+                    member.state = "renewing"
+                    self.send(member, Drain())
+                else:
+                    member.child.kill()  # it holds nothing
 
     def kill_all(self) -> None:
         for member in self.members:
@@ -203,6 +220,12 @@ class Crew:
         reason = error.message if error else member._broken or f"its process {member.child.last_words()}"
         member.child.close()
         member.child = None
+        renewed, member._renewing = member._renewing, False
+        if renewed and not self._ending:
+            member._model_error = member._broken = None
+            member.state, member._resume_at = "pausing", 0.0
+            events.append((member, Renewed()))
+            return
         if self._ending and member.state != "ready":
             member.state = "left"
         if member.state == "left":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-FLAGS = ("empty", "cut-off", "non-finite")  # all there are; the last one is the engine's
+# All there are. The engine sets pad-flood and non-finite, precision.py bf16.
+FLAGS = ("empty", "cut-off", "pad-flood", "non-finite", "bf16")
 
 
 def check(text: str, finish_reason: str) -> tuple[str, ...]:

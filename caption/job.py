@@ -23,6 +23,7 @@ from caption.model import Model, find_model
 from caption.monitor import Monitor
 from caption.outputfolder import make_folder, open_record, record_errors, shown_path
 from caption.outputs.rows import CAPTIONS, FAILED
+from caption.precision import Precision
 from caption.progress import Progress
 from caption.redo import withdraw_rows
 from caption.runfile import RunFile
@@ -112,13 +113,21 @@ def _work(
         | {"device": seats[0].device, "threads": seats[0].threads}
     )
     decode = DecodeOptions(settings.max_pixels, settings.max_pixels_decoded)
+    precision = Precision(dtype, run_file)
+    if precision.switched:
+        say(f"        in {precision.dtype}, as {dtype} was too narrow in an earlier run")
+
+    def setup(seat: Seat) -> Setup:
+        numbers = dataclasses.replace(options, dtype=precision.dtype)
+        return Setup(seat.name, numbers, seat.loaders, decode, settings.decode_timeout, precision.flags)
+
     names = [seat.name for seat in seats]
     out = Path(settings.output)
     with contextlib.ExitStack() as open_:
         progress = open_.enter_context(contextlib.closing(Progress(names)))
         stats = open_.enter_context(contextlib.closing(StatsFile(out, Monitor(seats))))
         crew = open_.enter_context(
-            Crew(seats, lambda seat: Setup(seat.name, options, seat.loaders, decode, settings.decode_timeout))
+            Crew(seats, setup)
         )
         coordinator = Coordinator(
             settings=settings,
@@ -131,6 +140,7 @@ def _work(
             progress=progress,
             stats=stats,
             run_file=run_file,
+            precision=precision,
             stop=stop,
         )
         with record_errors(out, coordinator.bytes_to_come), stop.looked_after():

@@ -20,6 +20,7 @@ class Setup(NamedTuple):
     loaders: int
     decode: object  # caption.image.DecodeOptions
     decode_timeout: float
+    flags: tuple[str, ...] = ()  # of all captions that it makes
 
 
 class Load(NamedTuple):
@@ -89,6 +90,12 @@ class Result(NamedTuple):
 
 class Captioned(NamedTuple):
     results: tuple[Result, ...]
+
+
+class Overflowed(NamedTuple):
+    """fp16 was not enough for these: they are to be done again in numbers of a larger range."""
+
+    refs: tuple[Ref, ...]
 
 
 class Failure(NamedTuple):

@@ -87,6 +87,10 @@ class RunFile:
             if name in before and before[name] != present[name]
         ]
 
+    def before(self, name: str) -> Any:
+        """What the latest earlier run of the folder noted under this name; None: nothing."""
+        return next((run[name] for run in reversed(self._content["runs"][:-1]) if name in run), None)
+
     def note(self, **facts: Any) -> None:
         """Adds facts to this run's entry and writes the file."""
         self._entry.update(facts)

@@ -16,7 +16,7 @@ from collections import deque
 
 from caption import guard
 from caption.channel import ChildChannel
-from caption.engine import import_engine
+from caption.engine import OVERFLOW, import_engine
 from caption.errors import EngineFailed, OutOfMemory
 from caption.loaderpool import InlineLoader, LoaderPool
 from caption.messages import (
@@ -33,6 +33,7 @@ from caption.messages import (
     Loaded,
     LoaderSetup,
     NotLoaded,
+    Overflowed,
     Prepared,
     Ref,
     Result,
@@ -287,11 +288,14 @@ class Worker:
         self._steps += 1
 
     def _report(self, answers: list) -> None:
-        now, results = time.monotonic(), []
+        now, results, overflowed = time.monotonic(), [], []
         for answer in answers:
             prepared, since = self._inside.pop(answer.key)
             del self._items[answer.key]
-            flags = (*answer.flags, *guard.check(answer.text, answer.finish_reason))
+            if self._setup.options.dtype == "fp16" and set(answer.flags) & set(OVERFLOW):
+                overflowed.append(answer.key)
+                continue
+            flags = (*self._setup.flags, *answer.flags, *guard.check(answer.text, answer.finish_reason))
             results.append(
                 Result(
                     ref=answer.key,
@@ -305,7 +309,10 @@ class Worker:
                     flags=flags,
                 )
             )
-        self._channel.send(Captioned(tuple(results)))
+        if results:
+            self._channel.send(Captioned(tuple(results)))
+        if overflowed:
+            self._channel.send(Overflowed(tuple(overflowed)))
 
     def close(self) -> None:
         if self._loaders:

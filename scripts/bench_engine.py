@@ -1,7 +1,7 @@
 """How fast the engine captions, beside what else could be done with the same GPU.
 
     python scripts/bench_engine.py --model qwen2.5-vl-7b [--size 640x480] [--images 768] [--only engine,run]
-    python scripts/bench_engine.py --small [--images 96] [--threads 2] [--device cpu]
+    python scripts/bench_engine.py --small [--images 96] [--threads 2] [--device cpu] [--dtype fp32]
 
 --model: random weights at the real model's shape (see random_model.py) and photo-like JPEGs, on a GPU, in fp16. Each
 caption has a length of its own, 16 to 256 tokens, drawn from a lognormal of mean 95 for every way alike. Prints, from
@@ -12,7 +12,7 @@ disk, the loading of the model aside. --only: some of ceilings, recipe, static, 
 
 --small: the embedded model on drawn scenes, prepared before the clock starts, at 8 and 16 images side by side. The
 engines take turns, and the best round of each counts: on a shared machine the others measure the neighbours. CPU
-seconds are those of the best round, of all threads.
+seconds are those of the best round, of all threads. Where captions differ, it says how near the two words lay.
 
 Each prints a table. What was tried to get there, and what each step gave: bench_engine.md.
 """
@@ -42,13 +42,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a run's workers; re
 
 from caption.engine import EngineOptions, Request, load_preparer
 from caption.engine.base import Loaded, load, settle
-from caption.engine.check import load_fastest
+from caption.engine.check import Recorder, load_fastest
 from caption.engine.generate import GenerateEngine
 from caption.engine.processor import load_processor
 from caption.engine.slots import SlotEngine
 
 SHAPES = ROOT / "caption" / "models" / "shapes"
 BATCHES = (8, 16)
+GPU_BATCHES = (64, 256)
 ROUNDS = 3
 SEED = 20  # of the scenes
 PROMPT = "Describe this image in detail."
@@ -276,34 +277,48 @@ def large(name: str, size: str, images: int, stages: list[str]) -> None:
                 getattr(bench, stage)()
 
 
-def small(images: int, device: str, threads: int) -> None:
+def small(images: int, device: str, threads: int, dtype: str) -> None:
     """Print the table of the embedded model."""
-    options = EngineOptions(
-        str(SHAPES), "fp32", device, BATCHES[0], "Describe this image in detail.", 64, threads=threads
-    )  # fmt: skip
+    options = EngineOptions(str(SHAPES), dtype, device, BATCHES[0], PROMPT, 64, threads=threads)
     preparer = load_preparer(options)
     scenes = (draw(SEED, index) for index in range(images))
     pictures = [Image.open(io.BytesIO(data)).convert("RGB") for _, data, _ in scenes]
     requests = [Request(key, preparer.prepare(picture), key) for key, picture in enumerate(pictures)]
-    taken = load_fastest(options)
-    print(f"the check at load takes: {taken.name} {taken.fallback or ''}")
-    loaded = load(options)
+    plain, taken = load(options), load_fastest(options)
+    fast = dataclasses.replace(plain, model=taken.model)
+    print(f"the check at load takes: {taken.name} {taken.fallback or ''}; {dtype}")
     print(
         "| side by side | images/s: generate | slots | ratio | per CPU s: generate | slots | ratio | captions equal |"
     )
     print("| ---: " * 8 + "|")
-    for batch in BATCHES:
+    unlike: dict[int, tuple[str, str]] = {}
+    for batch in BATCHES if device == "cpu" else GPU_BATCHES:
         settings = dataclasses.replace(options, batch_size=batch)
-        engines, best, texts = (GenerateEngine, SlotEngine), {}, {}
+        ways, best, texts = ((GenerateEngine, plain), (SlotEngine, fast)), {}, {}
         for _ in range(ROUNDS):
-            for engine in engines:
+            for engine, loaded in ways:
                 seconds, answers = caption(engine(settings, loaded), requests)
                 best[engine] = min(seconds, best.get(engine, seconds))
                 texts[engine] = [answers[key].text for key in range(images)]
-        rates = [[images / best[engine][clock] for engine in engines] for clock in (0, 1)]
-        equal = sum(one == other for one, other in zip(*(texts[engine] for engine in engines)))
+        rates = [[images / best[engine][clock] for engine, _ in ways] for clock in (0, 1)]
+        pairs = list(zip(*(texts[engine] for engine, _ in ways)))
+        unlike |= {key: pair for key, pair in enumerate(pairs) if len(set(pair)) > 1}
         figures = [figure for one, other in rates for figure in (f"{one:.1f}", f"{other:.1f}", f"{other / one:.2f}")]
+        equal = sum(one == other for one, other in pairs)
         print(f"| {batch} | {' | '.join(figures)} | {equal}/{images} |", flush=True)
+    for key, (one, other) in unlike.items():
+        print(f"picture {key}: {one!r}, {other!r}: {_margin(options, plain, requests[key], one, other)}")
+
+
+def _margin(options: EngineOptions, loaded: Loaded, request: Request, one: str, other: str) -> str:
+    """How near the two likeliest words lay, generated alone, where two captions part."""
+    tokenizer = loaded.processor.tokenizer
+    ids, others = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (one, other))
+    step = next((at for at, pair in enumerate(zip(ids, others)) if len(set(pair)) > 1), min(len(ids), len(others)))
+    recorder = Recorder()
+    GenerateEngine(options, loaded).generate([dataclasses.replace(request, max_new_tokens=step + 1)], recorder)
+    first, second = recorder.logits[min(step, len(recorder.logits) - 1)].float()[0].topk(2).values.tolist()
+    return f"they part at word {step}, where the two likeliest stand at {first:.4f} and {second:.4f}"
 
 
 def main() -> None:
@@ -315,10 +330,11 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(STAGES), help="rows of a model shape")
     parser.add_argument("--images", type=int, help="96 with --small, 768 with --model")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of --small")
+    parser.add_argument("--dtype", default="fp32", choices=["fp32", "fp16", "bf16"], help="of --small")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch, of --small")
     given = parser.parse_args()
     if given.small:
-        small(given.images or 96, given.device, given.threads)
+        small(given.images or 96, given.device, given.threads, given.dtype)
     elif not torch.cuda.is_available():
         parser.error("--model needs a GPU; --small does not")
     else:

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
-    "Answer", "DoesNotLoad", "Engine", "EngineOptions", "ModelError", "NeedsRemoteCode", "NoSafetensors",
+    "OVERFLOW", "Answer", "DoesNotLoad", "Engine", "EngineOptions", "ModelError", "NeedsRemoteCode", "NoSafetensors",
     "NotAVisionModel", "NotFound", "Preparer", "Request", "classify", "import_engine", "load_engine", "load_preparer",
 ]  # fmt: skip
+
+
+OVERFLOW = ("non-finite", "pad-flood")  # flags of what comes of numbers that left their range
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class Answer:
     text: str
     finish_reason: str  # "stop": the model ended the text; "length": it was cut at max_new_tokens
     tokens: int  # generated ones, without the one that ends the text
-    flags: tuple[str, ...] = ()  # "non-finite": NaN or infinity came out of the model on the way
+    # "non-finite": NaN or infinity came out of the model on the way; "pad-flood": most of the tokens are padding.
+    flags: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

@@ -11,6 +11,7 @@ from caption.engine.collate import collate
 from caption.engine.families import UNPADDABLE
 
 
+FLOOD = 8  # tokens, of which most are padding: what some models write in a precision that is too narrow for them
 AUTO_SLOTS = 8  # where nobody said how many, and memory is not asked
 
 
@@ -137,4 +138,6 @@ class ModelEngine:
         steps = len(ids) if end is None else end + 1
         text = self.tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
         flags = ("non-finite",) if first_non_finite < steps else ()
+        if len(ids[:end]) >= FLOOD and ids[:end].count(self.pad_id) * 2 > len(ids[:end]):
+            flags += ("pad-flood",)
         return Answer(request.key, text, "length" if end is None else "stop", len(ids[:end]), flags)

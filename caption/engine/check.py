@@ -149,13 +149,13 @@ def _ask_generate(options: EngineOptions, loaded: Loaded) -> tuple[list[Request]
             arrays = prompter(image, options.prompt)
         inputs = {name: np.asarray(value) for name, value in arrays.items()}
         requests.append(Request(key, inputs, 0, TOKENS))
-        recorder = _Recorder()
+        recorder = Recorder()
         engine.generate(requests[-1:], recorder)
         expected.append(torch.cat(recorder.logits))
     return requests, expected
 
 
-class _Recorder:
+class Recorder:
     """Handed to generate as `custom_generate`: its own greedy loop, with each step's logits kept."""
 
     def __init__(self):
