@@ -98,8 +98,8 @@ def window_attention(
     """Of a vision tower: pictures and their windows one behind the other, [1, heads, tokens, size]."""
     if cu_seq_lens_q is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    count = len(cu_seq_lens_q) - 1
-    if count * max_length_q == query.shape[2]:  # all alike: for those torch has faster kernels
+    count, longest = len(cu_seq_lens_q) - 1, int(max_length_q)
+    if count * longest == query.shape[2]:  # all alike: for those torch has faster kernels
         parts = (one[0].unflatten(1, (count, -1)).transpose(0, 1) for one in (query, key, value))
         made = torch.nn.functional.scaled_dot_product_attention(*parts, scale=scaling)
         return made.transpose(1, 2).flatten(0, 1)[None], None
@@ -107,7 +107,7 @@ def window_attention(
 
     states = (one[0].transpose(0, 1) for one in (query, key, value))
     borders = cu_seq_lens_q.to(torch.int32)
-    return varlen_attn(*states, borders, borders, max_length_q, max_length_q, scale=scaling)[None], None
+    return varlen_attn(*states, borders, borders, longest, longest, scale=scaling)[None], None
 
 
 def install(model: torch.nn.Module) -> Callable[[], None]:
