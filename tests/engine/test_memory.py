@@ -1,0 +1,64 @@
+"""The number of slots that a card bears, on a card whose memory is taken in part."""
+
+import pytest
+import torch
+
+from caption.engine.memory import MOST_SLOTS, MOST_TOKENS, Memory
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A card of 24 GiB of which so much is free as the test says; torch holds 1 GiB without using it."""
+    state = {"free": 8 * GIB}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (state["free"], 24 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * GIB)
+    memory = Memory(torch.device("cuda"))
+    memory.token_bytes, memory.place_bytes, memory.row_bytes = 200_000.0, 57_344.0, 2_400_000
+    return memory, state
+
+
+def taken(memory: Memory, capacity: int, slots: int, tokens: int) -> float:
+    return slots * (capacity * memory.place_bytes + memory.row_bytes) + tokens * memory.token_bytes
+
+
+@pytest.mark.parametrize("free", [1, 3, 8, 20])
+@pytest.mark.parametrize("capacity", [512, 2048])
+def test_slots_and_prompts_together_take_most_of_what_is_free_and_no_more(card, free, capacity):
+    memory, state = card
+    state["free"] = free * GIB
+    slots, tokens = memory.plan(capacity, 0)
+    room = (free + 1) * GIB - 0.03 * 24 * GIB
+    assert 1 <= slots <= MOST_SLOTS and 1 <= tokens <= MOST_TOKENS
+    assert taken(memory, capacity, slots, tokens) <= room
+    assert slots == MOST_SLOTS or taken(memory, capacity, slots + 1, tokens) > room
+
+
+def test_what_the_cache_holds_counts_as_free(card):
+    memory, state = card
+    before = memory.plan(1024, 0)
+    state["free"] -= 4 * GIB
+    assert memory.plan(1024, 4 * GIB) == before != memory.plan(1024, 0)
+
+
+def test_a_full_card_still_tries_one(card):
+    memory, state = card
+    state["free"] = 0
+    assert memory.plan(4096, 0)[0] == 1
+
+
+@pytest.mark.gpu
+def test_on_a_card_that_is_nearly_taken_the_plan_can_be_allocated():
+    device = torch.device("cuda")
+    memory = Memory(device)
+    memory.token_bytes, memory.place_bytes, memory.row_bytes = 200_000.0, 57_344.0, 2_400_000
+    wide, _ = memory.plan(4096, 0)
+    free, total = torch.cuda.mem_get_info(device)
+    others = torch.empty(free - total // 10, dtype=torch.uint8, device=device)
+    slots, tokens = memory.plan(4096, 0)
+    assert slots < wide
+    planned = torch.empty(int(taken(memory, 4096, slots, tokens)), dtype=torch.uint8, device=device)
+    del others, planned
+    torch.cuda.empty_cache()
