@@ -150,6 +150,7 @@ class Left(NamedTuple):
 class LoaderSetup(NamedTuple):
     options: object  # caption.engine.EngineOptions
     decode: object  # caption.image.DecodeOptions
+    held: tuple = ()  # caption.sharedmemory.Held: what a loader before it has left in their memory
 
 
 class LoaderReady(NamedTuple):
@@ -157,12 +158,19 @@ class LoaderReady(NamedTuple):
 
 
 class LoaderTask(NamedTuple):
+    """Attributes:
+    freed: the blocks of shared memory that the loader can use again.
+    """
+
     ref: Ref
     item: Item
+    freed: tuple[tuple[int, int], ...] = ()
 
 
 class Prepared(NamedTuple):
-    """Attributes:
+    """Comes, as Refused does, in a caption.sharedmemory.Parcel.
+
+    Attributes:
     inputs: name -> array of one image (batch dimension 1), as the engine wants them.
     width, height: pixels of the upright original.
     """
