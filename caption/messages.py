@@ -127,21 +127,23 @@ class Stats(NamedTuple):
 
     Attributes:
         stage: "loading", "waiting", "preprocessing" or "generating".
-        waited: seconds since the start in which the engine was ready but had nothing prepared.
-        busy: seconds since the start inside the engine.
+        seconds: since the worker's start, by stage; "ending" is the last of its "waiting", told by Left alone, and
+            "starved" that part of "generating" in which slots stood empty because no picture was prepared, times
+            the share of those.
         steps: counts up whenever the engine or a loader got something done.
         slots: images side by side, as far as the engine knows by now; 0 before it is loaded.
     """
 
     stage: str
-    waited: float
-    busy: float
+    seconds: dict[str, float]
     steps: int
     slots: int = 0
 
 
 class Left(NamedTuple):
     """Last word of a worker that ends as told."""
+
+    stats: Stats
 
 
 # worker -> its loaders, and back

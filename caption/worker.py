@@ -95,7 +95,8 @@ class Worker:
         self._borne = 1  # the most that it has borne
         self._items: dict[Ref, object] = {}
         self._stage, self._since = "loading", time.monotonic()
-        self._seconds = dict.fromkeys(("loading", "waiting", "preprocessing", "generating"), 0.0)
+        self._seconds = dict.fromkeys(("loading", "waiting", "preprocessing", "generating", "starved"), 0.0)
+        self._waited = 0.0  # up to the latest time that it began to wait
         self._steps = 0
 
     def run(self) -> None:
@@ -115,7 +116,7 @@ class Worker:
         except _Unusable as error:
             self._channel.send(error.last_word)
         else:
-            self._channel.send(Left())
+            self._channel.send(Left(self._last_stats()))
 
     # ---- mail ----
 
@@ -130,15 +131,26 @@ class Worker:
         with contextlib.suppress(EOFError):  # the listener hears of that, too, and ends the process
             while True:
                 time.sleep(_STATS_EVERY)
-                seconds, stage, since = dict(self._seconds), self._stage, self._since
-                seconds[stage] += time.monotonic() - since
-                waited = seconds["waiting"] + seconds["preprocessing"]
-                slots = min(self._engine.slots, self._capacity) if self._engine else 0
-                steps = self._steps + self._loaders.steps
-                self._channel.send(Stats(stage, waited, seconds["generating"], steps, slots))
+                self._channel.send(self._stats())
+
+    def _stats(self) -> Stats:
+        seconds, stage, since = dict(self._seconds), self._stage, self._since
+        seconds[stage] += time.monotonic() - since
+        slots = min(self._engine.slots, self._capacity) if self._engine else 0
+        return Stats(stage, seconds, self._steps + self._loaders.steps, slots)
+
+    def _last_stats(self) -> Stats:
+        """What it waited last was not for work but for the end."""
+        stats = self._stats()
+        if stats.stage == "waiting":
+            stats.seconds["ending"] = stats.seconds["waiting"] - self._waited
+            stats.seconds["waiting"] = self._waited
+        return stats
 
     def _enter(self, stage: str) -> None:
         now = time.monotonic()
+        if stage == "waiting" != self._stage:
+            self._waited = self._seconds["waiting"]
         self._seconds[self._stage] += now - self._since
         self._stage, self._since = stage, now
 
@@ -246,7 +258,9 @@ class Worker:
             if not self._inside:
                 return
             self._enter("generating")
+            hungry, begin = self._hungry(), time.monotonic()
             answers = self._engine.step()
+            self._seconds["starved"] += hungry * (time.monotonic() - begin)
         except EOFError:  # the coordinator is gone
             raise
         except Exception as error:
@@ -256,6 +270,13 @@ class Worker:
         self._borne = max(self._borne, len(self._inside))
         if answers:
             self._report(answers)
+
+    def _hungry(self) -> float:
+        """The share of the places that are empty because no picture is prepared yet."""
+        if self._draining or self._groups or self._alone or self._ready or not self._loaders.loading:
+            return 0.0
+        free = self._free()
+        return free / (free + len(self._inside))
 
     def _admit(self) -> None:
         """Lets in what there is room for: a group that must run alone when the engine is empty, else what is ready."""
