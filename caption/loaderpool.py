@@ -24,7 +24,7 @@ _AHEAD = 2  # tasks sent to a loader: one in work, one to follow
 _STARTS = 3  # loaders that may die in a row before one becomes ready
 _MOST_HELD = 4 << 30  # bytes of prepared pictures that wait, for a loader or in the engine, before loading pauses
 _PAUSE = 0.02  # seconds between looks at what has been let go
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
     # Memory of each picture's arrays is used again for the next: without this glibc gives it back to the system, and
@@ -163,7 +163,7 @@ class LoaderPool:
             self._feed()
 
     def _start(self, memory: Incoming) -> None:
-        loader = _Loader(Child("caption.loader", _ENVIRONMENT, [memory.descriptor]), memory)
+        loader = _Loader(Child("caption.loader", ENVIRONMENT, [memory.descriptor]), memory)
         loader.child.channel.send(self._setup._replace(held=memory.held()))
         self._loaders.append(loader)
         self._selector.register(loader.child.channel, selectors.EVENT_READ, loader)

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 STEPS = ("do_rescale", "do_normalize")  # as transformers' image processors call what is left out
-# Odd, upright, lying, and wide, so that tiles, padding and rounding of all kinds show.
-SIZES = ((257, 301), (511, 203), (83, 640), (320, 321))
+# Odd, lying, and thin, so that tiles, padding and rounding of all kinds show.
+SIZES = ((257, 301), (511, 203), (83, 640))
+MORE = 8  # pictures at most, for values that have not come out of those
 COLOUR = (60, 120, 180)
 LEAST = 1 << 16  # smaller arrays are not worth a look
 
@@ -84,7 +85,11 @@ def find_levels(image_processor, process: Callable[[Image.Image], dict]) -> dict
     try:
         _set(image_processor, without)
         plain = process(Image.new("RGB", SIZES[0], COLOUR))
-        for picture in [_blocks(noise, *size) for size in SIZES]:
+        for number in range(len(SIZES) + MORE):
+            unseen = [proof.unseen() for proof in proofs.values() if proof.unseen().any()]
+            if number >= len(SIZES) and not unseen:
+                break
+            picture = _blocks(noise, SIZES[number % len(SIZES)], unseen[0] if number >= len(SIZES) else None)
             _set(image_processor, steps)
             floats = {name: np.asarray(value) for name, value in process(picture).items()}
             _set(image_processor, without)
@@ -106,11 +111,14 @@ def _set(image_processor, steps: dict[str, bool]) -> None:
         setattr(image_processor, name, value)
 
 
-def _blocks(noise: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Plain squares of random colours: after any scaling there are places of every value."""
-    small = noise.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
-    small[::2, ::2] = np.where(small[::2, ::2] < 128, small[::2, ::2] // 8, 255 - small[::2, ::2] // 8)
-    return Image.fromarray(small.repeat(8, 0).repeat(8, 1)[:height, :width])
+def _blocks(noise: np.random.Generator, size: tuple[int, int], wanted: np.ndarray | None) -> Image.Image:
+    """Plain rectangles of all values, or fewer and larger ones of those wanted: most outlive a scaling."""
+    across = 16 if wanted is None else 6
+    colours = np.empty((across, across, len(COLOUR)), np.uint8)
+    for channel in range(len(COLOUR)):
+        values = np.arange(256) if wanted is None or not wanted[channel].any() else wanted[channel].nonzero()[0]
+        colours[..., channel] = noise.permutation(np.resize(values, across * across)).reshape(across, across)
+    return Image.fromarray(colours).resize(size, Image.Resampling.NEAREST)
 
 
 class _Proof:
@@ -135,9 +143,13 @@ class _Proof:
         self.values[place] = exact
         self.holds = bool(((before == exact) | np.isnan(before)).all() and np.array_equal(self.values[place], exact))
 
+    def unseen(self) -> np.ndarray:
+        """bool[channels, 256]: the values that no picture has shown, as far as it holds."""
+        return (np.isnan(self.values) & self.holds).reshape(len(COLOUR), 256)
+
     def levels(self) -> Levels | None:
         """None where it does not hold, or where a value has not been seen."""
-        if not self.holds or np.isnan(self.values).any():
+        if not self.holds or self.unseen().any():
             return None
         return Levels(self.values.tobytes(), *self.place)
 
