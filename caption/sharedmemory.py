@@ -8,6 +8,7 @@ that it asks for no more pictures while much is held.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import mmap
 import os
@@ -48,7 +49,8 @@ Held = tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]  # of each segme
 def new_memory() -> int:
     """A file descriptor of memory without a name, or of a file already deleted where the system has none such."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("caption-loader")
+        with contextlib.suppress(OSError):  # some containers forbid it
+            return os.memfd_create("caption-loader")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
@@ -142,6 +144,7 @@ class Incoming:
         self._segments: dict[int, np.ndarray] = {}
         self._sizes: dict[Block, int] = {}  # of what is still needed
         self._dropped: deque[Block] = deque()  # appended to at any moment, by whoever drops the last array
+        self._freed: list[Block] = []
         self._unlocked: deque[np.ndarray] = deque()
 
     def unpack(self, parcel: Parcel) -> object:
@@ -158,14 +161,14 @@ class Incoming:
 
     def freed(self) -> tuple[Block, ...]:
         """What has been let go since the last call."""
-        freed = tuple(self._dropped.popleft() for _ in range(len(self._dropped)))
-        for block in freed:
-            del self._sizes[block]
+        self._notice()
+        freed, self._freed = tuple(self._freed), []
         return freed
 
     @property
     def bytes_held(self) -> int:
-        return sum(self._sizes.values()) - sum(self._sizes[block] for block in tuple(self._dropped))
+        self._notice()
+        return sum(self._sizes.values())
 
     def held(self) -> Held:
         """What a new loader has to know. What has been let go is not part of it, and never told again."""
@@ -185,6 +188,11 @@ class Incoming:
         os.close(self.descriptor)
         self._segments.clear()
         self._unlocked.clear()
+
+    def _notice(self) -> None:
+        while self._dropped:  # never iterated over: it can grow in between
+            self._freed.append(self._dropped.popleft())
+            del self._sizes[self._freed[-1]]
 
     def _segment(self, start: int, length: int) -> np.ndarray:
         if start not in self._segments:

@@ -17,10 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-MALLOC = "MALLOC_MMAP_THRESHOLD_"
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import random_model
@@ -37,6 +34,7 @@ from caption.messages import LoaderSetup, Prepared
 from caption.sharedmemory import Incoming, Outgoing, new_memory
 from tests.engine import tiny
 
+MALLOC = "MALLOC_MMAP_THRESHOLD_"
 GRIDS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 SQUARE_336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
 # Image processors as the cards of llava-1.5, llava-v1.6, idefics2-8b, InternVL3 and gemma-3 have them.

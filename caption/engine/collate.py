@@ -49,7 +49,8 @@ def _unpack(arrays: list[Packed | np.ndarray], device: torch.device, dtype: torc
     start = 0
     for array in arrays:
         place = (slice(start, start + array.shape[0]), *map(slice, array.shape[1:]))
-        raw = torch.from_numpy(array.raw).to(device, non_blocking=True)
+        # Only for CUDA is noted below what must not be written again before the copy's end.
+        raw = torch.from_numpy(array.raw).to(device, non_blocking=device.type == "cuda")
         whole[place] = _look_up(raw, array.levels, dtype) if array.levels else raw
         start += array.shape[0]
     return whole
@@ -61,9 +62,7 @@ def _look_up(raw: torch.Tensor, levels: Levels, dtype: torch.dtype) -> torch.Ten
 
 
 @functools.lru_cache(64)
-def _tables(
-    levels: Levels, count: int, device: torch.device, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _tables(levels: Levels, count: int, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """The values of all channels, and where those of each place's channel begin."""
     values = torch.from_numpy(np.frombuffer(levels.values, np.float32).copy()).to(device, dtype)
     offsets = torch.from_numpy(256 * levels.channel(count)).to(device, torch.int32)

@@ -31,8 +31,8 @@ class ProcessorPreparer:
             library.show_torch()  # some processors are written in torch: those pay for its import
             self.prompter = _load(options)
         self.chat_template = self.prompter.chat_template
-        process = lambda picture: self.prompter(picture, options.prompt)  # noqa: E731
-        self.packed = find_levels(self.prompter.processor.image_processor, process)
+        image_processor = getattr(self.prompter.processor, "image_processor", None)
+        self.packed = find_levels(image_processor, lambda picture: self.prompter(picture, options.prompt))
 
     def prepare(
         self,
