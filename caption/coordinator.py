@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from caption import retry
+from caption import idle, retry
 from caption.crew import Crew, Died, GivenUp, Member, Renewed
 from caption.errors import InputError, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
 from caption.feed import Count, Feed
@@ -45,6 +45,8 @@ class Outcome:
         errors: failed items by class; flags: how often each flag was set.
         seconds: from the first hand-out to the last caption.
         first_caption: seconds from the start of the run to its first row, or None.
+        total_seconds: from the start of the run to the end of its workers.
+        idle: of each worker, how its device spent that time; see caption.idle.
     complete: nothing of the input is left to do.
     """
 
@@ -55,6 +57,8 @@ class Outcome:
     flags: Counter = field(default_factory=Counter)
     seconds: float = 0.0
     first_caption: float | None = None
+    total_seconds: float = 0.0
+    idle: dict[str, dict[str, float]] = field(default_factory=dict)
     complete: bool = False
 
     def totals(self) -> dict[str, Any]:
@@ -67,6 +71,8 @@ class Outcome:
             "flags": dict(self.flags),
             "seconds": round(self.seconds, 3),
             "first_caption": self.first_caption and round(self.first_caption, 3),
+            "total_seconds": round(self.total_seconds, 3),
+            "idle": self.idle,
         }
 
 
@@ -174,6 +180,10 @@ class Coordinator:
         self._show(last=True)
         self.outcome.skipped = self._feed.skipped
         self.outcome.complete = self._all_done()
+        self.outcome.total_seconds = time.monotonic() - self._begin
+        self.outcome.idle = {
+            member.name: idle.shares(member.seconds, self.outcome.total_seconds) for member in self._crew.members
+        }
 
     # ---- hand out ----
 

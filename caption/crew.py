@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import selectors
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -61,10 +62,16 @@ class Member:
         self._renewing = False
         self._model_error: NotLoaded | None = None
         self._broken: str | None = None
+        self._spent: dict[str, float] = {}  # by the workers before
 
     @property
     def name(self) -> str:
         return self.seat.name
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What all its workers have spent, by stage, as in Stats."""
+        return dict(Counter(self._spent) + Counter(self.stats.seconds if self.stats else {}))
 
     @property
     def gone(self) -> bool:
@@ -174,7 +181,7 @@ class Crew:
                 )
                 member.state = "starting"
                 member.starts += 1
-                member.stats = None
+                member._spent, member.stats = member.seconds, None
                 member.child.channel.send(self._setup(device))
                 self._selector.register(member.child.channel, selectors.EVENT_READ, member)
 
@@ -205,7 +212,7 @@ class Crew:
             elif isinstance(message, Broken):
                 member._broken = message.message
             elif isinstance(message, Left):
-                member.state = "left"
+                member.state, member.stats = "left", message.stats
             else:
                 events.append((member, message))
         if member.child.channel.ended:

@@ -108,7 +108,7 @@ def choose_seats(settings: Settings) -> list[Seat]:
         )
     if gpus:
         chosen = _choose(gpus, settings)
-        loaders = settings.loaders or max(1, min(16, (cores - len(chosen)) // len(chosen)))
+        loaders = settings.loaders or max(1, min(24, cores // len(chosen) - 2))
         return [Seat(f"gpu{gpu.number}", "cuda", gpu.visible, None, loaders) for gpu in chosen]
     if settings.gpus not in ("all", "free") or settings.num_gpus:
         option = "--num-gpus" if settings.num_gpus else "--gpus"

@@ -73,7 +73,7 @@ def run_job(settings: Settings) -> int:
             outcome = _work(settings, source, seats, model, dtype, record, run_file, stop)
             code = _exit_code(settings, record, outcome, stop)
             run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
-        summary.conclude(settings, source, outcome, record, stop)
+        summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
     return code
 
 

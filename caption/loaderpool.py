@@ -8,20 +8,37 @@ import selectors
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from caption.errors import DecoderCrashed, DecoderHung
 from caption.item import Item
 from caption.messages import LoaderReady, LoaderSetup, LoaderTask, NotLoaded, Prepared, Ref, Refused
 from caption.process import Child
+from caption.sharedmemory import Incoming, Parcel, new_memory
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _AHEAD = 2  # tasks sent to a loader: one in work, one to follow
 _STARTS = 3  # loaders that may die in a row before one becomes ready
+_MOST_HELD = 4 << 30  # bytes of prepared pictures that wait, for a loader or in the engine, before loading pauses
+_PAUSE = 0.02  # seconds between looks at what has been let go
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    # Memory of each picture's arrays is used again for the next: without this glibc gives it back to the system, and
+    # fetches it again page by page, a third of the time that many tiles take.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+}
 
 
 class InlineLoader:
     """Loading in the worker itself, for an engine that wants no picture (``preparer.needs_image`` is False)."""
 
     failure = not_loaded = None
+    full = False
 
     def __init__(self, preparer):
         self._preparer = preparer
@@ -42,18 +59,32 @@ class InlineLoader:
 
 
 class LoaderPool:
-    """Args:
+    """Prepared arrays come by shared memory. At most ``most_held`` bytes of them are held, and what the loaders have in
+    work on top: then no more is begun until some are let go, or until somebody waits and has nothing else to do.
+
+    Args:
         count: loader processes.
         setup: what each is told first.
         timeout: seconds that one image may take.
+        lock_pages: given to the memory (sharedmemory.Incoming), by the thread that takes; None: as it is.
 
     Attributes:
         loading: images submitted and not yet taken out as Prepared or Refused.
         steps: images answered, for the watch over progress.
     """
 
-    def __init__(self, count: int, setup: LoaderSetup, timeout: float):
-        self._setup, self._timeout = setup, timeout
+    def __init__(
+        self,
+        count: int,
+        setup: LoaderSetup,
+        timeout: float,
+        lock_pages: Callable[[np.ndarray], bool] | None = None,
+        most_held: int = _MOST_HELD,
+    ):
+        self._setup, self._timeout, self._lock_pages, self._most_held = setup, timeout, lock_pages, most_held
+        self._memories = [Incoming(new_memory()) for _ in range(count)]
+        self._wanted = False  # somebody waits for an answer
+        self.full = False  # loading pauses until memory is let go
         self._waiting: deque[LoaderTask] = deque()
         self._done: deque = deque()
         self._lock = threading.Condition()
@@ -67,8 +98,8 @@ class LoaderPool:
         self.not_loaded: NotLoaded | None = None  # the same, where the model is to blame
         self.loading = 0
         self.steps = 0
-        for _ in range(count):
-            self._start()
+        for memory in self._memories:
+            self._start(memory)
         self._thread = threading.Thread(target=self._run, name="loaders", daemon=True)
         self._thread.start()
 
@@ -82,10 +113,15 @@ class LoaderPool:
         """What has been prepared or refused since; waits up to ``timeout`` seconds for the first."""
         with self._lock:
             if not self._done and timeout and not self.failure:
+                self._wanted = True
                 self._lock.wait(timeout)
+                self._wanted = False
             done = list(self._done)
             self._done.clear()
             self.loading -= len(done)
+        if self._lock_pages:
+            for memory in self._memories:
+                memory.lock_pages(self._lock_pages)
         return done
 
     def close(self) -> None:
@@ -97,6 +133,8 @@ class LoaderPool:
         self._thread.join(10)  # longer than it waits for the end of a loader
         for loader in self._loaders:
             loader.child.close()
+        for memory in self._memories:
+            memory.close()
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -112,7 +150,7 @@ class LoaderPool:
     def _serve(self) -> None:
         while not self._closing:
             self._write_when_possible()
-            timeout = 0.5 if any(loader.tasks for loader in self._loaders) else None
+            timeout = _PAUSE if self.full else 0.5 if any(loader.tasks for loader in self._loaders) else None
             for key, mask in self._selector.select(timeout):
                 if key.fd == self._wake_read:
                     os.read(self._wake_read, 65536)
@@ -124,9 +162,9 @@ class LoaderPool:
             self._watch()
             self._feed()
 
-    def _start(self) -> None:
-        loader = _Loader(Child("caption.loader", {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}))
-        loader.child.channel.send(self._setup)
+    def _start(self, memory: Incoming) -> None:
+        loader = _Loader(Child("caption.loader", ENVIRONMENT, [memory.descriptor]), memory)
+        loader.child.channel.send(self._setup._replace(held=memory.held()))
         self._loaders.append(loader)
         self._selector.register(loader.child.channel, selectors.EVENT_READ, loader)
 
@@ -145,10 +183,10 @@ class LoaderPool:
             elif isinstance(message, NotLoaded):
                 self.not_loaded = message
                 self._fail(message.message)
-            else:
+            elif isinstance(message, Parcel):
                 loader.tasks.popleft()
                 loader.since = time.monotonic()
-                self._answer(message)
+                self._answer(loader.memory.unpack(message))
         if loader.child.channel.ended:
             loader.child.join(5)
             self._replace(loader, DecoderCrashed.__name__, f"the process that decoded it {loader.child.last_words()}")
@@ -177,7 +215,7 @@ class LoaderPool:
         if self._dead_starts >= _STARTS:
             self._fail(f"the loader {message.removeprefix('the process that decoded it ')}")
         else:
-            self._start()
+            self._start(loader.memory)
 
     def _fail(self, why: str) -> None:
         with self._lock:
@@ -185,6 +223,9 @@ class LoaderPool:
             self._lock.notify_all()
 
     def _feed(self) -> None:
+        self.full = bool(self._waiting) and sum(memory.bytes_held for memory in self._memories) >= self._most_held
+        if self.full and not self._wanted:
+            return
         for _ in range(_AHEAD):
             for loader in self._loaders:
                 if not loader.ready or len(loader.tasks) >= _AHEAD:
@@ -196,7 +237,7 @@ class LoaderPool:
                 if not loader.tasks:
                     loader.since = time.monotonic()
                 loader.tasks.append(task)
-                loader.child.channel.send(task)
+                loader.child.channel.send(task._replace(freed=loader.memory.freed()))
 
     def _answer(self, answer) -> None:
         with self._lock:
@@ -206,8 +247,8 @@ class LoaderPool:
 
 
 class _Loader:
-    def __init__(self, child: Child):
-        self.child = child
+    def __init__(self, child: Child, memory: Incoming):
+        self.child, self.memory = child, memory
         self.ready = False
         self.tasks: deque[LoaderTask] = deque()  # sent and unanswered; the first is the one in work
         self.since = 0.0  # when the first one's turn began

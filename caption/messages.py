@@ -127,21 +127,23 @@ class Stats(NamedTuple):
 
     Attributes:
         stage: "loading", "waiting", "preprocessing" or "generating".
-        waited: seconds since the start in which the engine was ready but had nothing prepared.
-        busy: seconds since the start inside the engine.
+        seconds: since the worker's start, by stage; "ending" is the last of its "waiting", told by Left alone, and
+            "starved" that part of "generating" in which slots stood empty because no picture was prepared, times
+            the share of those.
         steps: counts up whenever the engine or a loader got something done.
         slots: images side by side, as far as the engine knows by now; 0 before it is loaded.
     """
 
     stage: str
-    waited: float
-    busy: float
+    seconds: dict[str, float]
     steps: int
     slots: int = 0
 
 
 class Left(NamedTuple):
     """Last word of a worker that ends as told."""
+
+    stats: Stats
 
 
 # worker -> its loaders, and back
@@ -150,6 +152,7 @@ class Left(NamedTuple):
 class LoaderSetup(NamedTuple):
     options: object  # caption.engine.EngineOptions
     decode: object  # caption.image.DecodeOptions
+    held: tuple = ()  # caption.sharedmemory.Held: what a loader before it has left in their memory
 
 
 class LoaderReady(NamedTuple):
@@ -157,12 +160,19 @@ class LoaderReady(NamedTuple):
 
 
 class LoaderTask(NamedTuple):
+    """Attributes:
+    freed: the blocks of shared memory that the loader can use again.
+    """
+
     ref: Ref
     item: Item
+    freed: tuple[tuple[int, int], ...] = ()
 
 
 class Prepared(NamedTuple):
-    """Attributes:
+    """Comes, as Refused does, in a caption.sharedmemory.Parcel.
+
+    Attributes:
     inputs: name -> array of one image (batch dimension 1), as the engine wants them.
     width, height: pixels of the upright original.
     """

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from caption.channel import Channel
@@ -48,11 +49,12 @@ class Child:
     """A child process with a channel, its error output kept for the message that says why it died.
 
     Args:
-        module: started as ``python -m module FD``, FD being its end of the channel.
+        module: started as ``python -m module FD …``, FD being its end of the channel.
         environment: variables to add to this process's own; None removes one.
+        descriptors: given to it; their numbers follow FD.
     """
 
-    def __init__(self, module: str, environment: dict[str, str | None]):
+    def __init__(self, module: str, environment: dict[str, str | None], descriptors: Sequence[int] = ()):
         env = {**os.environ, **{key: value for key, value in environment.items() if value is not None}}
         for key, value in environment.items():
             if value is None:
@@ -60,14 +62,15 @@ class Child:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
         ours, theirs = socket.socketpair()
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
+        given = [theirs.fileno(), *descriptors]
         with theirs, _stop_signals_blocked():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, str(theirs.fileno())],
+                [sys.executable, "-m", module, *map(str, given)],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=self._words,
                 stderr=self._words,
-                pass_fds=[theirs.fileno()],
+                pass_fds=given,
             )
         self.channel = Channel(ours)
 

@@ -49,8 +49,8 @@ class StatsFile:
         for member in members:
             row = {"time": rows[0]["time"], "worker": member.name, "state": member.state}
             if member.stats:
-                row |= {"stage": member.stats.stage, "waited": round(member.stats.waited, 3),
-                        "busy": round(member.stats.busy, 3)}  # fmt: skip
+                seconds = {name: round(value, 3) for name, value in member.seconds.items()}
+                row |= {"stage": member.stats.stage, "seconds": seconds}
             if gpu := load.gpus.get(member.name):
                 row |= {"gpu_percent": gpu.use, "gpu_memory_used": gpu.used, "gpu_memory_total": gpu.total,
                         "gpu_celsius": gpu.celsius}  # fmt: skip

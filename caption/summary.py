@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from caption import idle
 from caption.console import say
 from caption.coordinator import Outcome
 from caption.devices import Seat
@@ -54,14 +55,18 @@ def _side_by_side(settings: Settings, seats: Sequence[Seat]) -> str:
     return "as many as memory bears" if seats[0].device == "cuda" else "a few"
 
 
-def conclude(settings: Settings, source: Source, outcome: Outcome, record: Record, stop: StopSignals) -> None:
-    """How it ended, where the files are, and how to go on."""
+def conclude(
+    settings: Settings, source: Source, outcome: Outcome, record: Record, stop: StopSignals, loaders: int
+) -> None:
+    """How it ended, where the files are, and how to go on. loaders: of each worker."""
     for warning in source.warnings:
         say(f"Note: {warning}.")
     if source.ignored:
         say(f"Ignored {source.ignored:,} other file{'s' if source.ignored > 1 else ''}.")
     if outcome.flags:
         say(f"Flags: {_counted(outcome.flags)}.")
+    for sentence in idle.sentences(outcome.idle, outcome.total_seconds, loaders) if outcome.captioned else ():
+        say(sentence)
     out = Path(settings.output)
     say(f"Captions: {out / CAPTIONS}" + (f", failures: {out / FAILED}" if record.counts[FAILED] else ""))
     rate = outcome.captioned / outcome.seconds if outcome.seconds else 0.0

@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from caption import guard
 from caption.channel import ChildChannel
@@ -36,6 +38,7 @@ from caption.messages import (
     Overflowed,
     Prepared,
     Ref,
+    Refused,
     Result,
     Setup,
     Started,
@@ -55,6 +58,22 @@ class _Unusable(Exception):
         self.last_word = last_word
 
 
+class _Group:
+    """Items that run by themselves: how many are still in the loaders, and the others."""
+
+    def __init__(self, missing: int):
+        self.missing = missing
+        self.prepared: list[Prepared] = []
+
+
+class _Inside(NamedTuple):
+    """What is remembered of a picture in the engine. Not its inputs: their memory is the loaders' again, soon."""
+
+    width: int
+    height: int
+    since: float
+
+
 class Worker:
     """Args:
     channel: to the coordinator.
@@ -68,16 +87,16 @@ class Worker:
         self._loaders = None
         self._finishing = self._draining = False
         self._ready: deque[Prepared] = deque()  # prepared and free to join any group
-        self._suspects: dict[int, list[Prepared]] = {}  # lease -> a batch that must run alone, as far as prepared
-        self._missing: dict[int, int] = {}  # lease -> how many of that batch are still in the loaders
+        self._apart: dict[Ref, _Group] = {}  # in the loaders, and to run by themselves
         self._groups: deque[list[Prepared]] = deque()  # groups that run by themselves, one after the other
-        self._inside: dict[Ref, tuple[Prepared, float]] = {}  # what the engine holds, and since when
+        self._inside: dict[Ref, _Inside] = {}  # what the engine holds
         self._alone = False  # what is inside runs by itself
         self._capacity = sys.maxsize  # images side by side, as far as memory bears them
         self._borne = 1  # the most that it has borne
         self._items: dict[Ref, object] = {}
         self._stage, self._since = "loading", time.monotonic()
-        self._seconds = dict.fromkeys(("loading", "waiting", "preprocessing", "generating"), 0.0)
+        self._seconds = dict.fromkeys(("loading", "waiting", "preprocessing", "generating", "starved"), 0.0)
+        self._waited = 0.0  # up to the latest time that it began to wait
         self._steps = 0
 
     def run(self) -> None:
@@ -97,7 +116,7 @@ class Worker:
         except _Unusable as error:
             self._channel.send(error.last_word)
         else:
-            self._channel.send(Left())
+            self._channel.send(Left(self._last_stats()))
 
     # ---- mail ----
 
@@ -112,15 +131,26 @@ class Worker:
         with contextlib.suppress(EOFError):  # the listener hears of that, too, and ends the process
             while True:
                 time.sleep(_STATS_EVERY)
-                seconds, stage, since = dict(self._seconds), self._stage, self._since
-                seconds[stage] += time.monotonic() - since
-                waited = seconds["waiting"] + seconds["preprocessing"]
-                slots = min(self._engine.slots, self._capacity) if self._engine else 0
-                steps = self._steps + self._loaders.steps
-                self._channel.send(Stats(stage, waited, seconds["generating"], steps, slots))
+                self._channel.send(self._stats())
+
+    def _stats(self) -> Stats:
+        seconds, stage, since = dict(self._seconds), self._stage, self._since
+        seconds[stage] += time.monotonic() - since
+        slots = min(self._engine.slots, self._capacity) if self._engine else 0
+        return Stats(stage, seconds, self._steps + self._loaders.steps, slots)
+
+    def _last_stats(self) -> Stats:
+        """What it waited last was not for work but for the end."""
+        stats = self._stats()
+        if stats.stage == "waiting":
+            stats.seconds["ending"] = stats.seconds["waiting"] - self._waited
+            stats.seconds["waiting"] = self._waited
+        return stats
 
     def _enter(self, stage: str) -> None:
         now = time.monotonic()
+        if stage == "waiting" != self._stage:
+            self._waited = self._seconds["waiting"]
         self._seconds[self._stage] += now - self._since
         self._stage, self._since = stage, now
 
@@ -139,21 +169,30 @@ class Worker:
                 self._draining = True
 
     def _accept(self, batch: Batch) -> None:
+        items = {(batch.lease, position): item for position, item in enumerate(batch.items)}
+        self._items |= items
         if batch.alone:
-            self._suspects[batch.lease], self._missing[batch.lease] = [], len(batch.items)
-        for position, item in enumerate(batch.items):
-            self._items[batch.lease, position] = item
-            self._loaders.submit((batch.lease, position), item)
+            self._prepare_apart(list(items))
+        else:
+            for ref, item in items.items():
+                self._loaders.submit(ref, item)
+
+    def _prepare_apart(self, refs: Sequence[Ref]) -> None:
+        """Has them prepared as a group that runs by itself."""
+        self._apart |= dict.fromkeys(refs, _Group(len(refs)))
+        for ref in refs:
+            self._loaders.submit(ref, self._items[ref])
 
     # ---- loading ----
 
     def _start_loaders(self) -> InlineLoader | LoaderPool:
-        from caption.engine import is_null, load_preparer
+        from caption.engine import is_null, load_preparer, pinned
 
         setup = self._setup
         if is_null(setup.options.model):
             return InlineLoader(load_preparer(setup.options))
-        return LoaderPool(setup.loaders, LoaderSetup(setup.options, setup.decode), setup.decode_timeout)
+        lock = pinned.lock_pages if setup.options.device == "cuda" else None
+        return LoaderPool(setup.loaders, LoaderSetup(setup.options, setup.decode), setup.decode_timeout, lock)
 
     def _load(self) -> bool:
         from caption.engine import DoesNotLoad, ModelError, classify, load_engine
@@ -188,30 +227,26 @@ class Worker:
         self._run_engine()
         return True
 
-    def _sort(self, prepared: list) -> None:
+    def _sort(self, answers: list[Prepared | Refused]) -> None:
         failures = []
-        for answer in prepared:
-            if isinstance(answer, Prepared):
-                self._suspects.get(answer.ref[0], self._ready).append(answer)
-            else:
+        for answer in answers:
+            group = self._apart.pop(answer.ref, None)
+            if not isinstance(answer, Prepared):
                 del self._items[answer.ref]
                 failures.append(Failure(answer.ref, answer.error, answer.message))
-            self._complete_suspects(answer.ref[0])
+            elif group:
+                group.prepared.append(answer)
+            else:
+                self._ready.append(answer)
+            if group:
+                group.missing -= 1
+                if not group.missing and group.prepared:
+                    self._groups.append(group.prepared)
         if failures:
             self._channel.send(Failed(tuple(failures)))
 
-    def _complete_suspects(self, lease: int) -> None:
-        """Counts one answer of a suspect batch; after its last one the group can run."""
-        if lease in self._suspects:
-            self._missing[lease] -= 1
-            if not self._missing[lease]:
-                del self._missing[lease]
-                group = self._suspects.pop(lease)
-                if group:
-                    self._groups.append(group)
-
     def _group_is_ready(self) -> bool:
-        full = len(self._ready) >= self._free() or not self._loaders.loading
+        full = len(self._ready) >= self._free() or not self._loaders.loading or self._loaders.full
         return bool(self._groups) or (bool(self._ready) and full)
 
     def _free(self) -> int:
@@ -223,7 +258,9 @@ class Worker:
             if not self._inside:
                 return
             self._enter("generating")
+            hungry, begin = self._hungry(), time.monotonic()
             answers = self._engine.step()
+            self._seconds["starved"] += hungry * (time.monotonic() - begin)
         except EOFError:  # the coordinator is gone
             raise
         except Exception as error:
@@ -233,6 +270,13 @@ class Worker:
         self._borne = max(self._borne, len(self._inside))
         if answers:
             self._report(answers)
+
+    def _hungry(self) -> float:
+        """The share of the places that are empty because no picture is prepared yet."""
+        if self._draining or self._groups or self._alone or self._ready or not self._loaders.loading:
+            return 0.0
+        free = self._free()
+        return free / (free + len(self._inside))
 
     def _admit(self) -> None:
         """Lets in what there is room for: a group that must run alone when the engine is empty, else what is ready."""
@@ -257,7 +301,7 @@ class Worker:
         self._channel.send(Started(tuple(prepared.ref for prepared in group)))
         now = time.monotonic()
         for prepared in group:
-            self._inside[prepared.ref] = prepared, now
+            self._inside[prepared.ref] = _Inside(prepared.width, prepared.height, now)
         self._engine.admit([Request(one.ref, one.inputs, self._items[one.ref].seed) for one in group])
 
     def _survive(self, error: Exception) -> None:
@@ -269,28 +313,29 @@ class Worker:
             raise _Unusable(Broken(f"{type(error).__name__}: {error}"))
         if kind == "model":
             raise _Unusable(NotLoaded(type(error).__name__, str(error)))
-        group = [prepared for prepared, _ in self._inside.values()]
+        inside = dict(self._inside)
         self._inside.clear()
         self._engine.reset()
-        if len(group) > 1:
-            half = (len(group) + 1) // 2
-            self._groups.extendleft([group[half:], group[:half]])
+        if len(inside) > 1:
+            half = (len(inside) + 1) // 2
+            self._prepare_apart(list(inside)[:half])
+            self._prepare_apart(list(inside)[half:])
             if kind == "memory":
                 self._capacity = half
         else:
             if kind == "memory":  # this picture alone is too much: that says nothing of others
                 self._capacity = max(self._capacity, self._borne)
             name = OutOfMemory.__name__ if kind == "memory" else EngineFailed.__name__
-            alone = group[0]
-            del self._items[alone.ref]
+            [(ref, alone)] = inside.items()
+            del self._items[ref]
             words = f"{type(error).__name__}: {error}"
-            self._channel.send(Failed((Failure(alone.ref, name, words, alone.width * alone.height),)))
+            self._channel.send(Failed((Failure(ref, name, words, alone.width * alone.height),)))
         self._steps += 1
 
     def _report(self, answers: list) -> None:
         now, results, overflowed = time.monotonic(), [], []
         for answer in answers:
-            prepared, since = self._inside.pop(answer.key)
+            inside = self._inside.pop(answer.key)
             del self._items[answer.key]
             if self._setup.options.dtype == "fp16" and set(answer.flags) & set(OVERFLOW):
                 overflowed.append(answer.key)
@@ -303,9 +348,9 @@ class Worker:
                     raw=None,
                     finish_reason=answer.finish_reason,
                     tokens=answer.tokens,
-                    width=prepared.width,
-                    height=prepared.height,
-                    seconds=round(now - since, 3),
+                    width=inside.width,
+                    height=inside.height,
+                    seconds=round(now - inside.since, 3),
                     flags=flags,
                 )
             )

@@ -57,8 +57,8 @@ def faults(tmp_path, monkeypatch):
 def open_pool():
     pools = []
 
-    def open_(count=1, timeout=30.0, **more):
-        pools.append(LoaderPool(count, LoaderSetup(options(**more), DECODE), timeout))
+    def open_(count=1, timeout=30.0, limits=(), **more):
+        pools.append(LoaderPool(count, LoaderSetup(options(**more), DECODE), timeout, **dict(limits)))
         return pools[-1]
 
     yield open_
@@ -251,6 +251,66 @@ def test_close_ends_all_processes_even_in_the_middle_of_work(tmp_path, faults, o
     if before is not None:
         assert len(os.listdir("/proc/self/fd")) == before
     pool.close()  # once more does no harm
+
+
+# ---- shared memory ----
+
+LARGE = """
+    import numpy as np
+    import caption.engine.null
+
+    def prepare(self, image, prompt=None, max_pixels=None, key=""):
+        return {"large": np.full(1_000_000, image.width, np.uint8)}
+
+    caption.engine.null.NullPreparer.prepare = prepare
+"""
+
+
+def test_large_arrays_arrive_equal_from_loaders_that_are_killed_on_the_way(tmp_path, faults, open_pool):
+    faults(LARGE)
+    pool = open_pool(2)
+    submit(pool, tmp_path, [f"{number}.png" for number in range(60)])
+    got, begin = {}, time.monotonic()
+    while len(got) < 60 and time.monotonic() - begin < 60:
+        got.update((one.ref[1], one) for one in pool.take(0.2))
+        if len(got) in range(10, 30, 5):
+            os.kill(pool._loaders[0].child.pid, signal.SIGKILL)
+    assert len(got) == 60
+    for position, one in got.items():
+        if isinstance(one, Prepared):
+            assert (one.inputs["large"] == 10 + position).all()
+        else:
+            assert one.error == "DecoderCrashed"
+
+
+def test_loading_pauses_while_much_is_held_and_goes_on_when_it_is_let_go(tmp_path, faults, open_pool):
+    faults(LARGE)
+    pool = open_pool(limits={"most_held": 3_000_000})
+    submit(pool, tmp_path, [f"{number}.png" for number in range(30)])
+    got, begin = [], time.monotonic()
+    while not pool.full and time.monotonic() - begin < 30:
+        got += pool.take()
+        time.sleep(0.01)
+    time.sleep(0.3)
+    got += pool.take()
+    assert pool.full
+    assert 3 <= len(got) <= 5, "what was allowed, and what was in work"
+    held = len(got)
+    while held < 30 and time.monotonic() - begin < 60:
+        got.clear()
+        got += pool.take()
+        held += len(got)
+        time.sleep(0.01)
+    assert held == 30
+    assert os.fstat(pool._memories[0].descriptor).st_size == 64 << 20
+
+
+def test_who_waits_gets_more_than_may_be_held(tmp_path, faults, open_pool):
+    """A group that must run by itself can be larger than all that may be held."""
+    faults(LARGE)
+    pool = open_pool(limits={"most_held": 1_000_000})
+    submit(pool, tmp_path, [f"{number}.png" for number in range(12)])
+    assert len(answers(pool, 12)) == 12
 
 
 # ---- one image, in the loader itself ----

@@ -394,6 +394,65 @@ def test_a_coordinator_that_goes_at_the_worst_moment_is_not_taken_for_a_bad_item
     assert type(bench.raised) is EOFError
 
 
+def test_places_that_are_empty_for_want_of_pictures_are_counted(bench, with_engine, loader):
+    engine = with_engine(size=4)
+    refs = bench.give(6)
+    bench.wait(lambda: loader.loading == 6)
+    loader.answers = [prepared(ref) for ref in refs[:4]]
+    bench.wait_for_results(4)
+    assert bench.worker._seconds["starved"] == 0.0, "all places were taken"
+    engine.steps = 2
+    engine.go_on.clear()
+    loader.full = True  # so that the fifth goes alone
+    loader.answers = [prepared(refs[4])]
+    bench.wait(lambda: len(bench.engine_saw("step")) > 1)
+    begin = bench.worker._seconds["starved"]
+    time.sleep(0.1)
+    engine.go_on.set()
+    bench.wait_for_results(5)
+    assert bench.worker._seconds["starved"] - begin >= 0.75 * 0.09, "three of four places"
+    loader.answers = [prepared(refs[5])]
+    bench.finish()
+
+
+def test_the_last_word_tells_the_end_from_waiting_for_work(bench, with_engine):
+    with_engine()
+    bench.wait(lambda: bench.sent(Loaded))
+    time.sleep(0.1)
+    bench.give(2)
+    bench.wait_for_results(2)
+    time.sleep(0.2)
+    bench.finish()
+    seconds = bench.sent(Left)[0].stats.seconds
+    assert seconds["waiting"] >= 0.09
+    assert 0.19 <= seconds["ending"] < 10
+
+
+def test_a_group_that_failed_is_prepared_again(bench, with_engine, loader):
+    """Its inputs lay in memory that the loaders may have used again."""
+    with_engine(fault=lambda keys: RuntimeError("bad") if len(keys) == 2 else None)
+    refs = bench.give(2)
+    loader.answers = [prepared(ref) for ref in refs]
+    bench.wait(lambda: loader.loading == 2 and bench.engine_saw("step"))
+    assert bench.captioned() == []
+    loader.answers = [prepared(refs[1]), Refused(refs[0], "Vanished", "it is gone")]
+    bench.wait_for_results(2)
+    assert bench.captioned() == [refs[1]]
+    assert bench.failed() == {refs[0]: "Vanished"}
+
+
+def test_what_is_ready_goes_in_when_the_memory_for_more_is_full(bench, with_engine, loader):
+    with_engine(size=4)
+    refs = bench.give(3)
+    bench.wait(lambda: loader.loading == 3)
+    loader.answers = [prepared(ref) for ref in refs[:2]]
+    time.sleep(0.1)
+    assert bench.groups() == []
+    loader.full = True
+    bench.wait_for_results(2)
+    assert bench.groups() == [tuple(refs[:2])]
+
+
 def test_stats_tell_the_stage_and_count_up(bench, monkeypatch):
     monkeypatch.setattr(Worker, "_beat", BEAT)
     monkeypatch.setattr(caption.worker, "_STATS_EVERY", 0.02)
@@ -405,7 +464,7 @@ def test_stats_tell_the_stage_and_count_up(bench, monkeypatch):
     bench.give(2)
     bench.wait(lambda: any(one.stage == "generating" for one in bench.sent(Stats)))
     before = bench.sent(Stats)[-1]
-    bench.wait(lambda: bench.sent(Stats)[-1].busy > before.busy)
+    bench.wait(lambda: bench.sent(Stats)[-1].seconds["generating"] > before.seconds["generating"])
     engine.go_on.set()
     bench.wait(lambda: bench.sent(Stats)[-1].steps > before.steps)
     assert bench.sent(Hello)[0].pid == os.getpid()

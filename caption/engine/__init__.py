@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from caption.engine.pixels import Packed
+
 __all__ = [
     "OVERFLOW", "Answer", "DoesNotLoad", "Engine", "EngineOptions", "ModelError", "NeedsRemoteCode", "NoSafetensors",
     "NotAVisionModel", "NotFound", "Preparer", "Request", "classify", "import_engine", "load_engine", "load_preparer",
@@ -55,10 +57,14 @@ class EngineOptions:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One picture to caption. `inputs` is what Preparer.prepare returned; each array has its batch dimension."""
+    """One picture to caption. `inputs` is what Preparer.prepare returned; each array has its batch dimension.
+
+    The inputs lie in memory that the loaders use again once they are let go: an engine keeps them no longer than it
+    needs them.
+    """
 
     key: Hashable
-    inputs: "dict[str, np.ndarray]"
+    inputs: "dict[str, np.ndarray | Packed]"
     seed: int
     max_new_tokens: int | None = None  # None: the options' figure
 
@@ -121,7 +127,7 @@ class Preparer(Protocol):
         prompt: str | None = None,
         max_pixels: int | None = None,
         key: str = "",
-    ) -> "dict[str, np.ndarray]":
+    ) -> "dict[str, np.ndarray | Packed]":
         """Return C-contiguous arrays, named as the model names them, each with its batch dimension.
 
         image: RGB, upright. prompt, max_pixels: in place of the options'. key: the item's id; only the null engine

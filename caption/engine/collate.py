@@ -1,9 +1,14 @@
 """Several prepared pictures as one batch."""
 
+import functools
+from collections import deque
+
 import numpy as np
 import torch
 
-Inputs = dict[str, np.ndarray]
+from caption.engine.pixels import Levels, Packed, along_tokens
+
+Inputs = dict[str, np.ndarray | Packed]
 
 
 def collate(
@@ -14,10 +19,16 @@ def collate(
     Arrays along the tokens are padded to the longest on `padding_side`: input_ids with `pad_id`, others with 0. All
     others are padded with zeros at their ends and concatenated: pictures in a dimension of their own get empty tiles,
     which models skip by mask or size, and lists of patches simply follow each other.
+
+    Packed arrays are copied one by one, without a wait for the device: it makes the values of one while the next is
+    on its way.
     """
-    batch = {}
+    device, batch = torch.device(device), {}
     for name in items[0]:
         arrays = [item[name] for item in items]
+        if any(isinstance(array, Packed) for array in arrays):
+            batch[name] = _unpack(arrays, device, dtype)
+            continue
         if all(along_tokens(array, item) for array, item in zip(arrays, items)):
             fill = pad_id if name == "input_ids" else 0
             joined = np.concatenate(_pad_tokens(arrays, fill, padding_side))
@@ -25,16 +36,53 @@ def collate(
             joined = np.concatenate(_pad_ends(arrays))
         tensor = torch.from_numpy(joined)
         batch[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
+    _in_flight.note(device, [value for item in items for value in item.values() if isinstance(value, Packed)])
     return batch
 
 
-def along_tokens(array: np.ndarray, item: Inputs) -> bool:
-    """Whether dimension 1 runs along the tokens: [1, tokens, ...], as input_ids, masks and token types do.
+def _unpack(arrays: list[Packed | np.ndarray], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The arrays behind each other, padded with zeros at their ends. Without levels some may be too small to pack."""
+    arrays = [array if isinstance(array, Packed) else Packed(array) for array in arrays]
+    rows = sum(array.shape[0] for array in arrays)
+    shape = [rows, *(max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays)))]
+    whole = torch.zeros(shape, device=device, dtype=dtype if arrays[0].levels else torch.int64)
+    start = 0
+    for array in arrays:
+        place = (slice(start, start + array.shape[0]), *map(slice, array.shape[1:]))
+        # Only for CUDA is noted below what must not be written again before the copy's end.
+        raw = torch.from_numpy(array.raw).to(device, non_blocking=device.type == "cuda")
+        whole[place] = _look_up(raw, array.levels, dtype) if array.levels else raw
+        start += array.shape[0]
+    return whole
 
-    Told by the length. A chance hit for another array does no harm: it would have to be hit in each item of a batch
-    whose items differ in length.
-    """
-    return array.ndim >= 2 and array.shape[:2] == item["input_ids"].shape
+
+def _look_up(raw: torch.Tensor, levels: Levels, dtype: torch.dtype) -> torch.Tensor:
+    values, offsets = _tables(levels, raw.shape[levels.axis], raw.device, dtype)
+    return values.index_select(0, (raw + offsets).flatten()).view(raw.shape)
+
+
+@functools.lru_cache(64)
+def _tables(levels: Levels, count: int, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """The values of all channels, and where those of each place's channel begin."""
+    values = torch.from_numpy(np.frombuffer(levels.values, np.float32).copy()).to(device, dtype)
+    offsets = torch.from_numpy(256 * levels.channel(count)).to(device, torch.int32)
+    return values, offsets
+
+
+class _InFlight:
+    """Keeps what is being copied to a GPU: its memory must not be written again before the copy's end."""
+
+    def __init__(self):
+        self.copies: deque[tuple[torch.cuda.Event, list[Packed]]] = deque()
+
+    def note(self, device: torch.device, arrays: list[Packed]) -> None:
+        while self.copies and self.copies[0][0].query():
+            self.copies.popleft()
+        if device.type == "cuda" and arrays:
+            self.copies.append((torch.cuda.current_stream(device).record_event(), arrays))
+
+
+_in_flight = _InFlight()
 
 
 def _pad_tokens(arrays: list[np.ndarray], fill: int, side: str) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ No model names here: the ways that checkpoints use are tried on a small picture,
 ids hold the picture's token is the model's own.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -26,7 +27,8 @@ class Prompter:
     def __init__(self, processor, image_token_id: int | None, prompt: str):
         self.processor = processor
         self.chat_template = _chat_template(processor)
-        self.place = self._find_way(image_token_id, prompt)
+        # The same for most pictures, so that the template is filled in once.
+        self.place = functools.lru_cache(256)(self._find_way(image_token_id, prompt))
 
     def __call__(self, image: Image.Image, prompt: str) -> dict[str, np.ndarray]:
         """Return the processor's arrays for one picture."""

@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from caption.engine import EngineOptions
+from caption.engine.pixels import Packed
 
 
 def options(folder: str, **changes) -> EngineOptions:
@@ -21,6 +22,16 @@ def picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
 def pictures(count: int) -> list[Image.Image]:
     """Of mixed sizes, portrait and landscape."""
     return [picture(i, 40 + 33 * (i % 4), 130 - 41 * (i % 3)) for i in range(count)]
+
+
+def unpacked(array) -> np.ndarray:
+    """What an array that was made for the engine stands for."""
+    if not isinstance(array, Packed):
+        return array
+    if array.levels is None:
+        return array.raw.astype(np.int64)
+    values = np.frombuffer(array.levels.values, np.float32)
+    return values[array.raw + 256 * array.levels.channel(array.shape[array.levels.axis])]
 
 
 def spell_ids(engine) -> None:
