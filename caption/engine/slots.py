@@ -1,6 +1,7 @@
 """The fast engine: a fixed number of slots, and a new picture in each as soon as its text has ended."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -112,7 +113,8 @@ class SlotEngine(ModelEngine):
             return True
         seeds, limits = [signed(one.seed) for one in requests], [self._limit(one) for one in requests]
         self.move_in(group, slots, seeds, limits)
-        self.held.update(zip(slots, requests))
+        # Without their inputs, whose memory the loaders wait for.
+        self.held.update((slot, dataclasses.replace(one, inputs={})) for slot, one in zip(slots, requests))
         taken = set(map(id, requests))
         self.waiting = [request for request in self.waiting if id(request) not in taken]
         return True
