@@ -17,6 +17,7 @@ from caption.dryrun import dry_run
 from caption.engine import EngineOptions
 from caption.errors import UsageError
 from caption.feed import Count, Feed
+from caption.guard import GuardOptions
 from caption.image import DecodeOptions
 from caption.messages import Setup
 from caption.model import Model, find_model
@@ -113,13 +114,14 @@ def _work(
         | {"device": seats[0].device, "threads": seats[0].threads}
     )
     decode = DecodeOptions(settings.max_pixels, settings.max_pixels_decoded)
+    guard = GuardOptions(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(GuardOptions)})
     precision = Precision(dtype, run_file)
     if precision.switched:
         say(f"        in {precision.dtype}, as {dtype} was too narrow in an earlier run")
 
     def setup(seat: Seat) -> Setup:
         numbers = dataclasses.replace(options, dtype=precision.dtype)
-        return Setup(seat.name, numbers, seat.loaders, decode, settings.decode_timeout, precision.flags)
+        return Setup(seat.name, numbers, seat.loaders, decode, settings.decode_timeout, guard, precision.flags)
 
     names = [seat.name for seat in seats]
     out = Path(settings.output)

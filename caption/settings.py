@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from caption.errors import UsageError
+from caption.guard.actions import parse_actions
+from caption.guard.language import LANGUAGES
 from caption.schedule import KINDS
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -122,6 +124,14 @@ def _above_zero_to_one(value: float) -> str | None:
     return None if 0 < value <= 1 else "is not above 0 and at most 1"
 
 
+def _flag_actions(value: str) -> str | None:
+    try:
+        parse_actions(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _option(
     default: Any, help: str, *, group: str, mark: str, choices=None, metavar=None, check=None, listed=False
 ) -> Any:
@@ -194,6 +204,24 @@ class Settings:
         metavar="N", check=_at_least(1),
     )  # fmt: skip
 
+    language: str | None = _option(
+        None, "the language that captions should be in, as its two letters; others get the flag wrong-language",
+        group="guard", mark="caption", metavar="CODE", choices=LANGUAGES,
+    )  # fmt: skip
+    on_flag: str = _option(
+        "", "what is done with captions that have a flag: keep, retry or fail, as refusal=fail,cut-off=retry; of "
+        "others loop, empty and pad-flood are retried up to --max-retries times, the rest is kept", group="guard",
+        mark="caption", metavar="FLAG=ACTION", check=_flag_actions, listed=True,
+    )  # fmt: skip
+    trim_to_sentence: bool = _option(
+        False, "take the last, unfinished sentence off a caption that was cut", group="guard", mark="caption"
+    )
+    strip_preamble: bool = _option(
+        False, 'take off "The image shows", "Certainly!" and others at the beginning', group="guard", mark="caption"
+    )
+    prefix: str = _option("", "put before each caption", group="guard", mark="caption", metavar="TEXT")
+    suffix: str = _option("", "put after each caption", group="guard", mark="caption", metavar="TEXT")
+
     device: str = _option(
         "auto", "where to compute; auto is the GPUs if there are any", group="machine", mark="free",
         choices=("auto", "cuda", "cpu", "mps"),
@@ -247,6 +275,7 @@ GROUPS = {
     "data": "Data",
     "model": "Model",
     "caption": "Caption",
+    "guard": "Guard",
     "machine": "Machine",
     "run": "Run",
 }

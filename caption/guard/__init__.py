@@ -8,14 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from caption.guard.actions import FLAGS
 from caption.guard.answer import asks_for_json, is_echo, parses, thought_out
 from caption.guard.language import is_wrong_language
 from caption.guard.loops import is_flood, is_loop
 from caption.guard.refusal import is_refusal
 from caption.guard.trim import ends_a_sentence, strip_preamble, trim_to_sentence
-
-# All there are; of several the first is the reason of a retry. "non-finite" is the engine's.
-FLAGS = ("empty", "pad-flood", "loop", "refusal", "echo", "bad-json", "wrong-language", "cut-off", "non-finite")
 
 
 @dataclass(frozen=True)

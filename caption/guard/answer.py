@@ -10,10 +10,9 @@ import orjson
 _WORDS = re.compile(r"\w+")
 _ROLES = re.compile(r"\s*(?:<\|im_start\|>|#+ ?)?(?:user|assistant|human|system|instruction)\s*(?::|\n)", re.IGNORECASE)
 # A prompt that ends in one of these wants to be gone on with, as in "a photo of": then its words may begin the caption.
-_OPEN_ENDS = frozenset(  # noqa: SIM905
-    "a an the of with is are shows showing depicts and in on by "
-    "ein eine einen von mit ist zeigt der die das un une de des du est montre avec una con es muestra".split()
-)
+_OPEN = """a an the of with is are shows showing depicts and in on by ein eine einen von mit ist zeigt der die das un
+    une de des du est montre avec una con es muestra"""
+_OPEN_ENDS = frozenset(_OPEN.split())
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*\Z", re.IGNORECASE | re.DOTALL)
 
 

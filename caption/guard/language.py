@@ -35,7 +35,7 @@ _OTHER_SCRIPTS = {
     "ja": "japanese",
 }  # fmt: skip
 COMMON_WORDS = {
-    "en": "the and of is are with in on a an to from at by his her its their there this that which while behind two",
+    "en": "the and it is are with in on an a to at by his her its their there this that which while behind no not into",
     "de": "der die das und ist sind mit im in auf ein eine einen einem einer von zu vor den dem des es nicht am hinter",
     "fr": "le la les et est sont avec dans sur un une des du de au aux en à ce cette qui se deux il elle derrière par",
     "es": "el la los las y es son con en un una de del al por se su que está están dos una junto detrás mientras",

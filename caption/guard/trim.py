@@ -50,14 +50,16 @@ _PREAMBLE = re.compile(
             rf"(?:{_any(PLACES)}),\s+(?:there (?:is|are) |il y a |hay )?",
         )
     )
-    + ")"
+    + ")",
+    re.IGNORECASE,
 )
-_END = re.compile(r"[.!?。!?।؟…][\"'”’»)\]」』]*(?=\s|$)|[。!?][”」』]?")
+_CLOSING = r"[\"'“”’»›)\]」』*_]"  # what may follow a sentence's end; in French after a space
+_END = re.compile(rf"[.!?…।؟](?:\s?[»›]|{_CLOSING}*)(?=\s|$)|[。!?](?:{_CLOSING}*)")
 _NO_END = re.compile(
     r"(?:(?:^|\s)(?:\d{1,3}|[A-Za-z]|Mr|Mrs|Ms|Dr|St|No|Nr|vs|ca|bzw|etc|e\.g|i\.e|z\. ?B|д|г|им|рис))\.$",
     re.IGNORECASE,
 )
-_FINISHED = re.compile(r"(?:[.!?。!?।؟…]|[.!?。!?।؟…][\"'”’»)\]」』*_]+)\s*$")
+_FINISHED = re.compile(rf"[.!?。!?।؟…](?:\s?[»›]|{_CLOSING}*)\s*$")
 
 
 def strip_preamble(text: str) -> str:
