@@ -115,7 +115,7 @@ def test_fp16_on_a_gpu_captions_like_fp32_on_the_cpu(scenes, tmp_path):
 
 def test_a_cut_caption_is_tried_again_until_it_is_whole(scenes, tmp_path):
     pictures, truth = scenes
-    cut = ("--max-new-tokens", "4", "--on-flag", "cut-off=retry")
+    cut = ("--max-new-tokens", "4", "--on-flag", "cut-off=retry", "--max-retries", "5")
     done = run(pictures, "--output", tmp_path / "out", *SHAPES, *cut)
     assert done.returncode == 0, done.stderr
     assert share_right(tmp_path / "out", truth) >= RIGHT
