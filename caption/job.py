@@ -17,6 +17,7 @@ from caption.dryrun import dry_run
 from caption.engine import EngineOptions
 from caption.errors import UsageError
 from caption.feed import Count, Feed
+from caption.followers import Followers
 from caption.guard import GuardOptions
 from caption.image import DecodeOptions
 from caption.messages import Setup
@@ -71,8 +72,9 @@ def run_job(settings: Settings) -> int:
             for change in run_file.changed_versions():
                 say(f"Note: another version than in the run before: {change}.")
             run_file.note(seats=[dataclasses.asdict(seat) for seat in seats], model=dataclasses.asdict(model))
-            outcome = _work(settings, source, seats, model, dtype, record, run_file, stop)
-            code = _exit_code(settings, record, outcome, stop)
+            with contextlib.closing(Followers(settings)) as followers:
+                outcome = _work(settings, source, seats, model, dtype, record, run_file, stop)
+            code = _exit_code(settings, record, outcome, stop) or followers.exit_code
             run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
         summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
     return code

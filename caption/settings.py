@@ -18,6 +18,7 @@ from typing import Any
 from caption.errors import UsageError
 from caption.guard.actions import parse_actions
 from caption.guard.language import LANGUAGES
+from caption.outputs.formats import parse_formats
 from caption.schedule import KINDS
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -127,6 +128,14 @@ def _above_zero_to_one(value: float) -> str | None:
 def _flag_actions(value: str) -> str | None:
     try:
         parse_actions(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _formats(value: str) -> str | None:
+    try:
+        parse_formats(value)
     except ValueError as error:
         return str(error)
     return None
@@ -250,6 +259,11 @@ class Settings:
         "lockstep: round-robin in rounds that all end before the next", group="machine", mark="free", choices=KINDS,
     )  # fmt: skip
 
+    format: str = _option(
+        "", "also write the captions in these formats while it runs, as caption.export does: jsonl, csv, parquet, txt, "
+        "caption, json, imagefolder, webdataset; txt:beside is beside the pictures", group="run", mark="free",
+        metavar="FORMAT", check=_formats, listed=True,
+    )  # fmt: skip
     max_retries: int = _option(
         3, "an image that failed by itself is tried again this often", group="run", mark="free", metavar="N",
         check=_at_least(0),
