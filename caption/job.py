@@ -35,7 +35,7 @@ from caption.sources import Source, open_source
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
 
-_FORMAT = 1  # of rows and fingerprint
+_ROW_FORMAT = 1
 
 
 def run_job(settings: Settings) -> int:
@@ -87,7 +87,7 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
     """
     fields = caption_settings(settings)
     del fields["revision"], fields["model"]
-    return fields | {"input": shown_path(settings.input), "dtype": dtype, "format": _FORMAT}
+    return fields | {"input": shown_path(settings.input), "dtype": dtype, "row_format": _ROW_FORMAT}
 
 
 def _open_source(settings: Settings) -> Source:

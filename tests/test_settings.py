@@ -22,7 +22,7 @@ def test_every_option_says_whether_it_can_change_a_caption():
 def test_the_fingerprint_holds_every_caption_setting_and_no_free_one():
     settings = Settings(input="in", output="out")
     fields = make_fingerprint(settings, "fp16")
-    assert set(fields) == (set(caption_settings(settings)) - {"revision", "model"}) | {"format"}
+    assert set(fields) == (set(caption_settings(settings)) - {"revision", "model"}) | {"row_format"}
     assert fields["dtype"] == "fp16"
     assert not {name for name, option in OPTIONS.items() if option.mark == "free"} & set(fields)
 
