@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "--image-root", metavar="DIR", type=Path, help="where the pictures lie (default the run's INPUT)"
     )
     parser.add_argument("--column", default="text", metavar="NAME", help="of the captions in an imagefolder (text)")
-    parser.add_argument("--shard-size", metavar="N", type=int, help="rows a file: parquet (100000), webdataset (1000)")
+    parser.add_argument("--shard-size", metavar="N", type=int, help="rows a file: parquet (50000), webdataset (1000)")
     parser.add_argument("--without", metavar="FLAG,…", default="", help="leave out captions with one of these flags")
     parser.add_argument("--overwrite", action="store_true", help="also replace files that are not the export's own")
     parser.add_argument("--follow", action="store_true", help="go on until standard input ends (a run does this)")

@@ -96,6 +96,8 @@ class Option:
             if any(isinstance(part, bool) or not isinstance(part, int | str) for part in value):
                 _refuse()
             return ",".join(map(str, value))
+        if "=" in (self.metavar or "") and isinstance(value, dict) and value:
+            return ",".join(f"{name}={part}" for name, part in value.items())
         if not isinstance(value, str | int | float | datetime.date):
             _refuse()
         return str(value)

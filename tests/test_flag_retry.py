@@ -1,10 +1,12 @@
 """Flags in a run: a flagged caption is kept, tried again with something different, or failed; nothing is lost."""
 
+import pytest
+
 from caption.guard.actions import parse_actions
 from caption.item import Change, Item
 from caption.retry import next_flagged_try, next_try
 from caption.settings import Settings
-from tests.runs import captions, empty_pictures, failures, run
+from tests.runs import captions, empty_pictures, failures, kill_group, run, start, wait_for_rows
 
 ITEM = Item(7, "a.png", "a.png", "/in/a.png", 49)
 RETRY_ALL = parse_actions("cut-off=retry,refusal=retry")
@@ -66,6 +68,49 @@ def test_a_loop_that_stays_is_kept_with_its_flag_and_its_tries(tmp_path):
     assert (row["flags"], row["attempts"], row["caption"]) == (["loop"], 3, LOOPING)
     assert [retry["reason"] for retry in row["retries"]] == ["loop", "loop"]
     assert "Flags: 1 loop." in done.stdout
+
+
+def without_seconds(out):
+    return {id: {**row, "seconds": 0} for id, row in captions(out).items()}
+
+
+@pytest.mark.parametrize("schedule", ["dynamic", "round-robin", "lockstep"])
+def test_tries_after_a_flag_end_under_every_schedule_with_the_same_rows(tmp_path, schedule):
+    for word in ("no", "very", "so"):
+        empty_pictures(tmp_path / "in", 15, f"{word} " * 12)
+    empty_pictures(tmp_path / "in", 15)
+    job = (tmp_path / "in", "--model", "null", "--max-retries", "2", "--batch-size", "4")
+    for out, *more in (("one",), ("two", "--workers", "2", "--schedule", schedule)):
+        done = run(*job, "--output", tmp_path / out, *more)
+        assert done.returncode == 0, done.stderr
+    rows = without_seconds(tmp_path / "one")
+    assert len(rows) == 60 and sum(row["attempts"] == 3 for row in rows.values()) == 45
+    assert without_seconds(tmp_path / "two") == rows
+
+
+def test_a_kill_between_the_tries_changes_no_row(tmp_path):
+    empty_pictures(tmp_path / "in", 150, "very " * 12)
+    job = (tmp_path / "in", "--model", "null:3", "--batch-size", "4", "--workers", "2")
+    assert run(*job, "--output", tmp_path / "whole").returncode == 0
+    for rows in (20, 70):
+        process = start(*job, "--output", tmp_path / "killed")
+        wait_for_rows(tmp_path / "killed", rows)
+        kill_group(process)
+    assert run(*job, "--output", tmp_path / "killed").returncode == 0
+    assert without_seconds(tmp_path / "killed") == without_seconds(tmp_path / "whole")
+
+
+def test_a_try_that_fails_leaves_the_flagged_caption_and_says_so(tmp_path):
+    name = "poison " + LOOPING
+    empty_pictures(tmp_path / "in", 6)
+    (tmp_path / "in" / name).touch()
+    job = (tmp_path / "in", "--output", tmp_path / "out", "--model", "null", "--max-retries", "1")
+    done = run(*job, fault="error after the first", FAULT_MARKER=str(tmp_path / "marker"))
+    assert done.returncode == 0, done.stderr
+    row = captions(tmp_path / "out")[name]
+    assert (row["flags"], row["caption"], row["attempts"]) == (["loop"], name, 3)
+    assert [retry["reason"] for retry in row["retries"]] == ["loop", "EngineFailed"]
+    assert failures(tmp_path / "out") == {}
 
 
 def test_a_flag_can_fail_an_image_and_retry_failed_does_it_again(tmp_path):

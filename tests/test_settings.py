@@ -95,6 +95,19 @@ def test_gpus_may_be_a_list_of_numbers_or_words(tmp_path, text, gpus):
             read_settings([*NEEDED, "--config", str(file)], {})
 
 
+def test_what_is_done_on_flags_may_be_a_mapping_a_list_or_said_several_times(tmp_path):
+    file = tmp_path / "job.yaml"
+    for text in ("{refusal: fail, loop: keep}", "[refusal=fail, loop=keep]", "refusal=fail,loop=keep"):
+        file.write_text(f"on_flag: {text}\n")
+        assert read_settings([*NEEDED, "--config", str(file)], {})[0].on_flag == "refusal=fail,loop=keep"
+    words = ["--on-flag", "refusal=fail", "--on-flag", "loop=keep"]
+    assert read_settings([*NEEDED, *words], {})[0].on_flag == "refusal=fail,loop=keep"
+    for wrong in ("on_flag: {refusal: drop}", "on_flag: {refusals: keep}", "format: {csv: txt}", "format: xls"):
+        file.write_text(wrong + "\n")
+        with pytest.raises(UsageError):
+            read_settings([*NEEDED, "--config", str(file)], {})
+
+
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.type is int])
 @pytest.mark.parametrize("value", [2**62, str(2**62), -(2**62) - 1, "9" * 400, 10**400])
 def test_whole_numbers_that_64_bits_can_not_hold_are_refused(name, value):

@@ -14,7 +14,7 @@ class Parquet(Parts):
     """Columns as in a row; ``extra`` is JSON. The types stay the same where all values of a part are missing."""
 
     pattern = "part-{:05}.parquet"
-    rows_a_part = 100_000
+    rows_a_part = 50_000
 
     def __init__(self, options, ledger):
         try:
