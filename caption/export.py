@@ -19,6 +19,7 @@ from caption.outputs.formats import BESIDE, FORMATS
 from caption.process import leave_stopping_to_parent
 from caption.runfile import read_run_file
 
+_PATIENCE = 60.0  # seconds that one that follows a run waits for that of a run before, which was killed
 _LOOK_EVERY = 1.0  # seconds, while it follows a run
 
 
@@ -107,7 +108,7 @@ def _open(given: argparse.Namespace) -> Export:
         without,
     )  # fmt: skip
     name = given.to + ("-beside" if given.beside else "")
-    return Export(options, name, FORMATS[given.to])
+    return Export(options, name, FORMATS[given.to], _PATIENCE if given.follow else 0)
 
 
 def _input(out: Path) -> Path:

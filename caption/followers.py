@@ -25,7 +25,7 @@ class Followers:
         self._commands = {}
         for name, beside in parse_formats(settings.format):
             words = [settings.output, "--to", name, *(["--beside"] if beside else [])]
-            self._commands[name] = words
+            self._commands[f"{name}:beside" if beside else name] = words
         self._running = {name: _start([*words, "--follow"]) for name, words in self._commands.items()}
 
     def close(self) -> None:

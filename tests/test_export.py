@@ -389,10 +389,11 @@ def test_every_format_stands_in_the_readme():
 def test_formats_are_written_during_the_run_and_whole_at_its_end(tmp_path):
     names = empty_pictures(tmp_path / "in", 300)
     job = (tmp_path / "in", "--output", tmp_path / "out", "--model", "null", "--checkpoint-every", "50")
-    done = run(*job, "--format", "csv,txt:beside", "--format", "parquet")
+    done = run(*job, "--format", "csv,txt:beside,txt", "--format", "parquet")
     assert done.returncode == 0, done.stderr
     assert "Export csv: 300 captions written" in done.stdout
-    assert [(tmp_path / "in" / name).with_suffix(".txt").read_text() for name in names] == names
+    for folder in (tmp_path / "in", tmp_path / "out" / "exports" / "txt"):
+        assert [(folder / name).with_suffix(".txt").read_text() for name in names] == names
     with (tmp_path / "out" / "exports" / "csv" / "captions.csv").open() as file:
         assert sorted(row["id"] for row in csv.DictReader(file)) == names
     empty_pictures(tmp_path / "in", 3, "more")
@@ -404,10 +405,11 @@ def test_formats_are_written_during_the_run_and_whole_at_its_end(tmp_path):
 def test_a_kill_in_the_middle_of_a_run_and_its_export_loses_and_repeats_nothing(tmp_path):
     names = empty_pictures(tmp_path / "in", 600)
     job = (tmp_path / "in", "--output", tmp_path / "out", "--model", "null:4", "--checkpoint-every", "40")
-    for rows in (120, 300):
+    for rows, kill in ((120, kill_group), (300, subprocess.Popen.kill)):  # all, or the run without its exports
         process = start(*job, "--format", "csv,jsonl,caption")
         wait_for_rows(tmp_path / "out", rows)
-        kill_group(process)
+        kill(process)
+        process.wait()
     done = run(*job, "--format", "csv,jsonl,caption")
     assert done.returncode == 0, done.stderr
     exports = tmp_path / "out" / "exports"

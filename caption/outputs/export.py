@@ -97,12 +97,19 @@ class Format(Protocol):
 class Export:
     """Args:
     make: the format's class.
+    patience: seconds to wait for another export of this kind.
     """
 
-    def __init__(self, options: ExportOptions, name: str, make: Callable[[ExportOptions, Ledger], Format]):
+    def __init__(
+        self,
+        options: ExportOptions,
+        name: str,
+        make: Callable[[ExportOptions, Ledger], Format],
+        patience: float = 0,
+    ):
         self._options = options
         self._path = options.out / CAPTIONS
-        self._ledger = Ledger(options.out / "exports" / f"{name}.sqlite")
+        self._ledger = Ledger(options.out / "exports" / f"{name}.sqlite", patience)
         settings = orjson.dumps([str(options.target.absolute()), str(options.input), options.beside, options.column,
                                  options.shard_size, sorted(options.without)]).decode()  # fmt: skip
         changed = self._ledger.get("settings") not in (None, settings)

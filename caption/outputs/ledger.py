@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -47,24 +48,34 @@ class Written(NamedTuple):
 class Ledger:
     """Opened by one process at a time.
 
+    Args:
+        patience: seconds to wait for another export of this kind: that of a run which was killed writes to its end.
+
     Raises:
         Busy: another export of this kind is at work.
         OSError: the folder can't be written to.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, patience: float = 0):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = path.with_suffix(".lock").open("w")
         if fcntl:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Busy(f"another export is writing by {path}", "wait until it has ended") from error
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                    raise
+            self._take_lock(path, time.monotonic() + patience)
         self._base = sqlite3.connect(f"{path.absolute().as_uri()}?nolock=1", uri=True, isolation_level=None)
         self._base.executescript(_TABLES)
+
+    def _take_lock(self, path: Path, deadline: float) -> None:
+        while True:
+            try:
+                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise Busy(f"another export is writing by {path}", "wait until it has ended") from error
+                time.sleep(0.1)
+            except OSError as error:
+                if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    return  # a file system without locks
+                raise
 
     def get(self, name: str, default=None):
         found = self._base.execute("select value from state where name = ?", (name,)).fetchone()
