@@ -56,6 +56,10 @@ def test_languages_beyond_the_corpus(language, right, wrong):
     assert check(wrong, "stop", PROMPT, language) == ("wrong-language",)
 
 
+def test_letters_on_a_picture_are_no_words_of_another_language():
+    assert check("A tick-tack-toe board: X O X / O X O / O X X.", "stop", PROMPT, "en") == ()
+
+
 def test_a_list_of_tags_is_in_no_language():
     assert check("dog, park, grass, 1girl, solo", "stop", PROMPT, "de") == ()
 

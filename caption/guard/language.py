@@ -64,7 +64,7 @@ _FOREIGN = {name: re.compile(rf"[^\W\d_{letters}]") for name, letters in _SCRIPT
 _KANA = re.compile(r"[\u3041-\u30fa]")
 _SPOKEN: dict[str, tuple[str, ...]] = {}
 for _language, _words in COMMON_WORDS.items():
-    for _word in _words.split():
+    for _word in filter(lambda word: len(word) > 1, _words.split()):  # a letter alone may be a mark on the picture
         _SPOKEN[_word] = (*_SPOKEN.get(_word, ()), _language)
 # Letters that one language of a script has and the other has not.
 _NOT_IN = {
