@@ -39,7 +39,7 @@ COMMON_WORDS = {
     "de": "der die das und ist sind mit im in auf ein eine einen einem einer von zu vor den dem des es nicht am hinter",
     "fr": "le la les et est sont avec dans sur un une des du de au aux en à ce cette qui se deux il elle derrière par",
     "es": "el la los las y es son con en un una de del al por se su que está están dos una junto detrás mientras",
-    "pt": "o a os as e é são com em no na um uma de do da dos das ao por se que está estão dois duas enquanto",
+    "pt": "os as e é são com em no na um uma de do da dos das ao por se que está estão dois duas enquanto",
     "it": "il lo la i gli le e è sono con in nel nella un una di del della dei al alla per si che su sul due mentre",
     "nl": "de het een en is zijn met in op van te naar aan bij er dat die voor achter twee terwijl langs over",
     "sv": "en ett och är med i på av till som det den de för sig från två bakom under står sitter",
@@ -48,7 +48,7 @@ COMMON_WORDS = {
     "fi": "ja on ovat se joka jossa jonka kanssa sekä mutta myös kun edessä takana vieressä päällä",
     "pl": "i w na z jest są się do przez pod nad przed za oraz który która dwa dwie dwoje obok od",
     "cs": "a v na s je jsou se do u pod nad před za který která dva dvě vedle od ve ze",
-    "ro": "și în pe cu este sunt un o de la din care se lângă două doi pentru spatele",
+    "ro": "și în pe cu este sunt un de la din care se lângă două doi pentru spatele",
     "hu": "a az és egy van vannak egyik mellett előtt mögött alatt hogy nem két fölött",
     "tr": "bir ve ile bu da de için üzerinde olan var iki yanında önünde arkasında içinde",
     "vi": "một và của là có trong trên với đang các những người hai này được",
@@ -64,7 +64,7 @@ _FOREIGN = {name: re.compile(rf"[^\W\d_{letters}]") for name, letters in _SCRIPT
 _KANA = re.compile(r"[\u3041-\u30fa]")
 _SPOKEN: dict[str, tuple[str, ...]] = {}
 for _language, _words in COMMON_WORDS.items():
-    for _word in filter(lambda word: len(word) > 1, _words.split()):  # a letter alone may be a mark on the picture
+    for _word in _words.split():
         _SPOKEN[_word] = (*_SPOKEN.get(_word, ()), _language)
 # Letters that one language of a script has and the other has not.
 _NOT_IN = {
