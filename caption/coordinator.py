@@ -12,7 +12,7 @@ from caption import idle, retry
 from caption.crew import Crew, Died, GivenUp, Member, Renewed
 from caption.errors import Flagged, InputError, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
 from caption.feed import Count, Feed
-from caption.guard.actions import parse_actions
+from caption.flagpolicy import FlagPolicy
 from caption.image import ENDINGS
 from caption.item import Item
 from caption.leases import Leases
@@ -32,7 +32,6 @@ COMMIT_EVERY = 30.0  # seconds between commits at most
 _BEAT_EVERY = 10.0
 _INDEX_BYTES = 25  # a row takes this much beside itself
 _POLL = 0.2
-_SHOWN = 200  # letters of a caption that is not kept
 _ENDINGS = " ".join(ending.lstrip(".") for ending in ENDINGS)
 _LAST_GRACE = 10.0  # seconds that workers have to end after their last word
 
@@ -109,8 +108,7 @@ class Coordinator:
         self._precision = precision
         self._leases = Leases()
         self._owners: dict[int, str] = {}  # item index -> the seat that took it from the schedule
-        self._actions = parse_actions(settings.on_flag)
-        self._flagged: dict[int, tuple[Item, Result]] = {}  # by index: what stands if a try after a flag fails
+        self._flags = FlagPolicy(settings)
         self._suspects: deque[list[Item]] = deque()  # groups that run alone, because one of each may be to blame
         self._per_worker = {member.name: Counter() for member in crew.members}
         self._begin = time.monotonic()
@@ -239,22 +237,17 @@ class Coordinator:
             item = self._leases.settle(result.ref)
             if item is None:
                 continue  # its lease was revoked: another worker does it or has done it
-            pixels = result.width * result.height
-            again = retry.next_flagged_try(item, result.flags, self._actions, self._settings, pixels)
-            if again:
+            if again := self._flags.next_try(item, result):
                 member.fruitful()
-                self._flagged[item.index] = item, result
-                self._put_back(self._owners[item.index], [again])
+                self._give_back([again])
             else:
                 rows += self._ended_with(member, item, result)
         self._append(member, rows)
 
     def _ended_with(self, member: Member, item: Item, result: Result) -> list[tuple[str, bytes]]:
         """The row of a caption; none if a flag of it fails the item."""
-        fatal = [flag for flag in result.flags if self._actions[flag] == "fail"]
-        if fatal:
-            text = f"its caption is {' and '.join(fatal)} (--on-flag): {result.caption[:_SHOWN]!r}"
-            self._fail(member, item, Flagged.__name__, text)
+        if objection := self._flags.objection(result):
+            self._fail(member, item, Flagged.__name__, objection)
             return []
         self.outcome.flags.update(result.flags)
         self._end(item)
@@ -284,10 +277,8 @@ class Coordinator:
         again = retry.next_try(item, error, self._settings, pixels)
         if again:
             self._suspects.append([again])
-        elif item.index in self._flagged:  # it had a caption before
-            flagged, result = self._flagged[item.index]
-            flagged = flagged._replace(attempts=item.attempts, retries=item.retries)
-            self._append(member, self._ended_with(member, flagged, result))
+        elif before := self._flags.before(item):
+            self._append(member, self._ended_with(member, *before))
         else:
             self._fail(member, item, error, text)
 
@@ -299,7 +290,7 @@ class Coordinator:
         self._end(item)
 
     def _end(self, item: Item) -> None:
-        self._flagged.pop(item.index, None)
+        self._flags.forget(item)
         self._schedule.ended(self._owners.pop(item.index), 1)
 
     def _take_back(self, member: Member, death: Died) -> None:

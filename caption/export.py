@@ -112,9 +112,10 @@ def _open(given: argparse.Namespace) -> Export:
 
 
 def _input(out: Path) -> Path:
-    """The folder from which a row's image counts: INPUT, or the folder of a manifest."""
+    """The folder from which a row's image counts: the run's image root, INPUT, or the folder of a manifest."""
     try:
-        path = Path(read_run_file(out)["fingerprint"]["input"])
+        job = read_run_file(out)["fingerprint"]
+        path = Path(job.get("image_root") or job["input"])
     except (FileNotFoundError, KeyError, TypeError) as error:
         raise UsageError(f"{out / 'run.json'} does not say where the pictures lie", "give --image-root") from error
     return path if path.is_dir() or not path.suffix else path.parent

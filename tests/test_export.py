@@ -102,7 +102,7 @@ def test_parquet_is_read_by_pyarrow_and_datasets(job, datasets):
     folder = job.out / "exports" / "parquet"
     table = pyarrow.dataset.dataset(folder).to_table()
     assert len(list(folder.iterdir())) == 3, "11 rows in files of 4"
-    wanted = [row | {"prompt": None, "extra": None, "raw": row.get("raw")} for row in job.rows().values()]
+    wanted = [row | {"prompt": None, "prompt_name": None, "extra": None, "raw": row.get("raw")} for row in job.rows().values()]
     assert table.to_pylist() == wanted
     assert loaded(datasets, "parquet", data_files=str(folder / "*.parquet"))["caption"] == table["caption"].to_pylist()
 

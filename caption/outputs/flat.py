@@ -8,7 +8,7 @@ import orjson
 
 COLUMNS = (
     "id", "image", "caption", "finish_reason", "tokens", "width", "height", "seed", "seconds", "attempts", "flags",
-    "prompt", "raw", "retries", "extra",
+    "prompt", "prompt_name", "raw", "retries", "extra",
 )  # fmt: skip
 
 

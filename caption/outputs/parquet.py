@@ -26,7 +26,8 @@ class Parquet(Parts):
             [("id", pa.string()), ("image", pa.string()), ("caption", pa.string()), ("finish_reason", pa.string()),
              ("tokens", pa.int32()), ("width", pa.int32()), ("height", pa.int32()), ("seed", pa.int64()),
              ("seconds", pa.float64()), ("attempts", pa.int32()), ("flags", pa.list_(pa.string())),
-             ("prompt", pa.string()), ("raw", pa.string()), ("retries", changes), ("extra", pa.string())]
+             ("prompt", pa.string()), ("prompt_name", pa.string()), ("raw", pa.string()), ("retries", changes),
+             ("extra", pa.string())]
         )  # fmt: skip
         super().__init__(options, ledger)
 

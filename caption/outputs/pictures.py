@@ -26,6 +26,8 @@ def relative(image: str) -> PurePosixPath | None:
 
 def item_name(row: dict) -> str:
     """Name of the prompt, of an item that is one of several of its image; else ""."""
+    if name := row.get("prompt_name"):
+        return name
     id, image = row["id"], row["image"]
     return id[len(image) + 1 :] if id.startswith(f"{image}#") else ""
 
