@@ -7,6 +7,7 @@ import os
 import select
 import sqlite3
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,7 +108,12 @@ def _open(given: argparse.Namespace) -> Export:
         out, given.image_root or _input(out), target, given.beside, given.column, given.shard_size, given.overwrite,
         without,
     )  # fmt: skip
+    # Exports to different places know nothing of each other.
+    place = "beside" if given.beside else str(target.absolute())
+    place += f" {given.image_root.absolute()}" if given.image_root else ""
+    default = place in ("beside", str((out / "exports" / given.to).absolute()))
     name = given.to + ("-beside" if given.beside else "")
+    name += "" if default else f"-{zlib.crc32(os.fsencode(place)):08x}"
     return Export(options, name, FORMATS[given.to], _PATIENCE if given.follow else 0)
 
 

@@ -102,7 +102,8 @@ def test_parquet_is_read_by_pyarrow_and_datasets(job, datasets):
     folder = job.out / "exports" / "parquet"
     table = pyarrow.dataset.dataset(folder).to_table()
     assert len(list(folder.iterdir())) == 3, "11 rows in files of 4"
-    wanted = [row | {"prompt": None, "prompt_name": None, "extra": None, "raw": row.get("raw")} for row in job.rows().values()]
+    missing = dict.fromkeys(("prompt", "prompt_name", "raw", "extra"))
+    wanted = [missing | row for row in job.rows().values()]
     assert table.to_pylist() == wanted
     assert loaded(datasets, "parquet", data_files=str(folder / "*.parquet"))["caption"] == table["caption"].to_pylist()
 
@@ -242,6 +243,19 @@ def test_fewer_rows_take_away_the_parts_that_are_too_many(job):
     job.withdraw(*NAMES[:6])
     assert job.export("parquet", "--shard-size", "2") == 0
     assert set(job.files("parquet")) == {"part-00000.parquet", "part-00001.parquet"}
+
+
+def test_exports_to_two_places_know_nothing_of_each_other(job, tmp_path):
+    for _ in range(2):
+        assert job.export("txt") == 0 and job.export("txt", "--target", tmp_path / "elsewhere") == 0
+        assert len(job.files("txt")) == len(list((tmp_path / "elsewhere").rglob("*.txt"))) == len(NAMES)
+
+
+def test_after_all_rows_were_taken_out_nothing_is_left(job):
+    assert job.export("txt") == 0 and job.export("csv") == 0 and job.export("parquet") == 0
+    job.withdraw(*NAMES)
+    assert job.export("txt") == 0 and job.export("csv") == 0 and job.export("parquet") == 0
+    assert job.files("txt") == job.files("parquet") == {} and job.files("csv")["captions.csv"].count(b"\n") == 1
 
 
 def test_other_options_write_all_anew(job):

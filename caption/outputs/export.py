@@ -110,8 +110,7 @@ class Export:
         self._options = options
         self._path = options.out / CAPTIONS
         self._ledger = Ledger(options.out / "exports" / f"{name}.sqlite", patience)
-        settings = orjson.dumps([str(options.target.absolute()), str(options.input), options.beside, options.column,
-                                 options.shard_size, sorted(options.without)]).decode()  # fmt: skip
+        settings = orjson.dumps([options.column, options.shard_size, sorted(options.without)]).decode()
         changed = self._ledger.get("settings") not in (None, settings)
         self.format = make(options, self._ledger)
         if changed:
@@ -127,7 +126,7 @@ class Export:
             end = checkpoint.read(self._options.out).committed[CAPTIONS].bytes
         except (FileNotFoundError, KeyError):  # of a run that has only begun
             return 0
-        if not end:
+        if not self._path.exists():
             return 0
         read = 0
         with self._path.open("rb") as file:

@@ -43,18 +43,22 @@ class Parts:
             self._ledger.note(self._begin, [written], part=self._number)
 
     def finish(self) -> None:
+        """Writes the last part, and takes away those of before that there are no rows for now."""
         if self._waiting:
             self._ledger.note(self._begin, [self._write_part(self._waiting)])
-            self._waiting = []
-        last = self._number
-        for file in self._ledger.left_over():
-            if Path(file.path).exists() and _crc32(Path(file.path)) == file.crc32:
+        gone = self._ledger.left_over()
+        if not self._waiting and (last := self._ledger.file(str(self._path()))):
+            gone.append(last)
+        for file in gone:
+            if os.path.exists(file.path) and _crc32(Path(file.path)) == file.crc32:
                 os.remove(file.path)
-            self._ledger.forget([file.path])
-        self._number = last
+        self._ledger.forget(file.path for file in gone)
+
+    def _path(self) -> Path:
+        return self.options.target / self.pattern.format(self._number)
 
     def _write_part(self, rows: list[Row]) -> Written:
-        path = self.options.target / self.pattern.format(self._number)
+        path = self._path()
         known = self._ledger.file(str(path))
         partial = path.with_name(f".{path.name}.partial")
         self.write_file(partial, [row.data for row in rows])
