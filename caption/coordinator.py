@@ -10,12 +10,13 @@ from typing import Any
 
 from caption import idle, retry
 from caption.crew import Crew, Died, GivenUp, Member, Renewed
-from caption.errors import InputError, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
+from caption.errors import Flagged, InputError, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
 from caption.feed import Count, Feed
+from caption.flagpolicy import FlagPolicy
 from caption.image import ENDINGS
 from caption.item import Item
 from caption.leases import Leases
-from caption.messages import Batch, Captioned, Drain, Failed, Finish, Loaded, Overflowed, Started
+from caption.messages import Batch, Captioned, Drain, Failed, Finish, Loaded, Overflowed, Result, Started
 from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
 from caption.precision import Precision
 from caption.progress import Progress, Snapshot, WorkerProgress
@@ -107,6 +108,7 @@ class Coordinator:
         self._precision = precision
         self._leases = Leases()
         self._owners: dict[int, str] = {}  # item index -> the seat that took it from the schedule
+        self._flags = FlagPolicy(settings)
         self._suspects: deque[list[Item]] = deque()  # groups that run alone, because one of each may be to blame
         self._per_worker = {member.name: Counter() for member in crew.members}
         self._begin = time.monotonic()
@@ -235,9 +237,23 @@ class Coordinator:
             item = self._leases.settle(result.ref)
             if item is None:
                 continue  # its lease was revoked: another worker does it or has done it
-            rows.append((item.id, caption_row(item, result)))
-            self.outcome.flags.update(result.flags)
-            self._end(item)
+            if again := self._flags.next_try(item, result):
+                member.fruitful()
+                self._give_back([again])
+            else:
+                rows += self._ended_with(member, item, result)
+        self._append(member, rows)
+
+    def _ended_with(self, member: Member, item: Item, result: Result) -> list[tuple[str, bytes]]:
+        """The row of a caption; none if a flag of it fails the item."""
+        if objection := self._flags.objection(result):
+            self._fail(member, item, Flagged.__name__, objection)
+            return []
+        self.outcome.flags.update(result.flags)
+        self._end(item)
+        return [(item.id, caption_row(item, result))]
+
+    def _append(self, member: Member, rows: list[tuple[str, bytes]]) -> None:
         if not rows:
             return
         self._record.append(CAPTIONS, rows)
@@ -261,7 +277,12 @@ class Coordinator:
         again = retry.next_try(item, error, self._settings, pixels)
         if again:
             self._suspects.append([again])
-            return
+        elif before := self._flags.before(item):
+            self._append(member, self._ended_with(member, *before))
+        else:
+            self._fail(member, item, error, text)
+
+    def _fail(self, member: Member, item: Item, error: str, text: str) -> None:
         self._record.append(FAILED, [(item.id, failed_row(item, error, text))])
         self.outcome.failed += 1
         self.outcome.errors[error] += 1
@@ -269,6 +290,7 @@ class Coordinator:
         self._end(item)
 
     def _end(self, item: Item) -> None:
+        self._flags.forget(item)
         self._schedule.ended(self._owners.pop(item.index), 1)
 
     def _take_back(self, member: Member, death: Died) -> None:

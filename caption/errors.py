@@ -28,7 +28,8 @@ ItemError                    one image can't be captioned: the run goes on, ``fa
 ├── DecoderHung              decoding took too long
 ├── OutOfMemory              it doesn't fit the device's memory even alone
 ├── EngineFailed             the model raised an error on it alone
-└── WorkerDied               each worker that took it alone died
+├── WorkerDied               each worker that took it alone died
+└── Flagged                  its caption has a flag that --on-flag fails
 """
 
 from __future__ import annotations
@@ -160,3 +161,7 @@ class EngineFailed(ItemError):
 
 class WorkerDied(ItemError):
     transient = True
+
+
+class Flagged(ItemError):
+    pass

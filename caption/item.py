@@ -22,9 +22,10 @@ class Item(NamedTuple):
         where: the path to open; may hold undecodable bytes as surrogates.
         seed: seed of the sampled caption.
         prompt: the item's own prompt, or None for the run's.
-        max_pixels: the item's own pixel budget after a failure, or None for the run's.
-        attempts: how often it has failed by itself so far.
-        retries: one entry for each attempt that failed.
+        max_pixels: the item's own pixel budget in a further try, or None for the run's.
+        max_new_tokens: the item's own limit, or None for the run's.
+        attempts: how often it has been tried before.
+        retries: one entry for each of those tries.
         extra: further fields that are carried to the row.
     """
 
@@ -35,6 +36,7 @@ class Item(NamedTuple):
     seed: int
     prompt: str | None = None
     max_pixels: int | None = None
+    max_new_tokens: int | None = None
     attempts: int = 0
     retries: tuple[Change, ...] = ()
     extra: dict | None = None

@@ -17,6 +17,8 @@ from caption.dryrun import dry_run
 from caption.engine import EngineOptions
 from caption.errors import UsageError
 from caption.feed import Count, Feed
+from caption.followers import Followers
+from caption.guard import GuardOptions
 from caption.image import DecodeOptions
 from caption.messages import Setup
 from caption.model import Model, find_model
@@ -33,7 +35,7 @@ from caption.sources import Source, open_source
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
 
-_FORMAT = 1  # of rows and fingerprint
+_ROW_FORMAT = 1
 
 
 def run_job(settings: Settings) -> int:
@@ -70,8 +72,9 @@ def run_job(settings: Settings) -> int:
             for change in run_file.changed_versions():
                 say(f"Note: another version than in the run before: {change}.")
             run_file.note(seats=[dataclasses.asdict(seat) for seat in seats], model=dataclasses.asdict(model))
-            outcome = _work(settings, source, seats, model, dtype, record, run_file, stop)
-            code = _exit_code(settings, record, outcome, stop)
+            with contextlib.closing(Followers(settings)) as followers:
+                outcome = _work(settings, source, seats, model, dtype, record, run_file, stop)
+            code = _exit_code(settings, record, outcome, stop) or followers.exit_code
             run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
         summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
     return code
@@ -84,7 +87,7 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
     """
     fields = caption_settings(settings)
     del fields["revision"], fields["model"]
-    return fields | {"input": shown_path(settings.input), "dtype": dtype, "format": _FORMAT}
+    return fields | {"input": shown_path(settings.input), "dtype": dtype, "row_format": _ROW_FORMAT}
 
 
 def _open_source(settings: Settings) -> Source:
@@ -113,13 +116,14 @@ def _work(
         | {"device": seats[0].device, "threads": seats[0].threads}
     )
     decode = DecodeOptions(settings.max_pixels, settings.max_pixels_decoded)
+    guard = GuardOptions(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(GuardOptions)})
     precision = Precision(dtype, run_file)
     if precision.switched:
         say(f"        in {precision.dtype}, as {dtype} was too narrow in an earlier run")
 
     def setup(seat: Seat) -> Setup:
         numbers = dataclasses.replace(options, dtype=precision.dtype)
-        return Setup(seat.name, numbers, seat.loaders, decode, settings.decode_timeout, precision.flags)
+        return Setup(seat.name, numbers, seat.loaders, decode, settings.decode_timeout, guard, precision.flags)
 
     names = [seat.name for seat in seats]
     out = Path(settings.output)

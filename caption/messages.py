@@ -20,6 +20,7 @@ class Setup(NamedTuple):
     loaders: int
     decode: object  # caption.image.DecodeOptions
     decode_timeout: float
+    guard: object  # caption.guard.GuardOptions
     flags: tuple[str, ...] = ()  # of all captions that it makes
 
 

@@ -54,7 +54,7 @@ def _add(section: argparse._ArgumentGroup, option) -> None:
     if option.default not in (None, ""):
         help += f" (default {option.default})"
     metavar = option.metavar or "{" + ",".join(option.choices) + "}"
-    section.add_argument(option.flag, metavar=metavar, help=help)
+    section.add_argument(option.flag, metavar=metavar, help=help, action="append" if option.listed else "store")
 
 
 def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> tuple[Settings, dict[str, str]]:
@@ -80,6 +80,7 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
             layer(option.name, environment[option.variable], option.variable, f"environment {option.variable}")
     _refuse_unknown_variables(environment)
     for name, value in given.items():
+        value = ",".join(value) if isinstance(value, list) else value
         layer(name, value, "INPUT" if name == "input" else OPTIONS[name].flag, "command line")
     settings = Settings(**values)
     if settings.num_beams > 1 and settings.temperature > 0:

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from caption.channel import Channel
 
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[1])
+PACKAGE_ROOT = str(Path(__file__).resolve().parents[1])
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _PR_SET_PDEATHSIG = 1
 _MOST_WORDS = 1 << 20  # bytes of printed text kept of a child
 
 
 @contextlib.contextmanager
-def _stop_signals_blocked():
+def stop_signals_blocked():
     """A child inherits the mask, so that a Ctrl-C before its first line prints no traceback of the interpreter."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
@@ -59,11 +59,11 @@ class Child:
         for key, value in environment.items():
             if value is None:
                 env.pop(key, None)
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [_PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
         ours, theirs = socket.socketpair()
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
         given = [theirs.fileno(), *descriptors]
-        with theirs, _stop_signals_blocked():
+        with theirs, stop_signals_blocked():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *map(str, given)],
                 env=env,

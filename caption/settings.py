@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from caption.errors import UsageError
+from caption.guard.actions import parse_actions
+from caption.guard.language import LANGUAGES
+from caption.outputs.formats import parse_formats
 from caption.schedule import KINDS
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -93,6 +96,8 @@ class Option:
             if any(isinstance(part, bool) or not isinstance(part, int | str) for part in value):
                 _refuse()
             return ",".join(map(str, value))
+        if "=" in (self.metavar or "") and isinstance(value, dict) and value:
+            return ",".join(f"{name}={part}" for name, part in value.items())
         if not isinstance(value, str | int | float | datetime.date):
             _refuse()
         return str(value)
@@ -120,6 +125,22 @@ def _at_least(low: float) -> Callable[[Any], str | None]:
 
 def _above_zero_to_one(value: float) -> str | None:
     return None if 0 < value <= 1 else "is not above 0 and at most 1"
+
+
+def _flag_actions(value: str) -> str | None:
+    try:
+        parse_actions(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _formats(value: str) -> str | None:
+    try:
+        parse_formats(value)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _option(
@@ -194,6 +215,24 @@ class Settings:
         metavar="N", check=_at_least(1),
     )  # fmt: skip
 
+    language: str | None = _option(
+        None, "the language that captions should be in, as its two letters; others get the flag wrong-language",
+        group="guard", mark="caption", metavar="CODE", choices=LANGUAGES,
+    )  # fmt: skip
+    on_flag: str = _option(
+        "", "what is done with captions that have a flag: keep, retry or fail, as refusal=fail,cut-off=retry; of "
+        "others loop, empty and pad-flood are retried up to --max-retries times, the rest is kept", group="guard",
+        mark="caption", metavar="FLAG=ACTION", check=_flag_actions, listed=True,
+    )  # fmt: skip
+    trim_to_sentence: bool = _option(
+        False, "take the last, unfinished sentence off a caption that was cut", group="guard", mark="caption"
+    )
+    strip_preamble: bool = _option(
+        False, 'take off "The image shows", "Certainly!" and others at the beginning', group="guard", mark="caption"
+    )
+    prefix: str = _option("", "put before each caption", group="guard", mark="caption", metavar="TEXT")
+    suffix: str = _option("", "put after each caption", group="guard", mark="caption", metavar="TEXT")
+
     device: str = _option(
         "auto", "where to compute; auto is the GPUs if there are any", group="machine", mark="free",
         choices=("auto", "cuda", "cpu", "mps"),
@@ -222,6 +261,11 @@ class Settings:
         "lockstep: round-robin in rounds that all end before the next", group="machine", mark="free", choices=KINDS,
     )  # fmt: skip
 
+    format: str = _option(
+        "", "also write the captions in these formats while it runs, as caption.export does: jsonl, csv, parquet, txt, "
+        "caption, json, imagefolder, webdataset; txt:beside is beside the pictures", group="run", mark="free",
+        metavar="FORMAT", check=_formats, listed=True,
+    )  # fmt: skip
     max_retries: int = _option(
         3, "an image that failed by itself is tried again this often", group="run", mark="free", metavar="N",
         check=_at_least(0),
@@ -247,6 +291,7 @@ GROUPS = {
     "data": "Data",
     "model": "Model",
     "caption": "Caption",
+    "guard": "Guard",
     "machine": "Machine",
     "run": "Run",
 }

@@ -16,9 +16,11 @@ import checkpoint
 from caption.console import complain, say
 from caption.errors import CaptionError, Damaged, OutputError, UsageError
 from caption.outputs.rows import CAPTIONS, FAILED
+from caption.sametext import repeated_texts
 from caption.sources import open_source
 from checkpoint.ids import IdSet, digest
 
+_SHOWN = 80  # letters of a caption
 _BLOCK = 65_536  # ids looked up at once
 
 
@@ -75,6 +77,8 @@ def _verify(out: Path, input: Path | None, repair: bool) -> int:
         else:
             unknown = f"INPUT {own_input} is not there" if own_input else "INPUT is not known"
             say(f"{unknown}: rows are not compared with it (give it as the second argument).")
+        for text, images, example in repeated_texts(out / CAPTIONS, rows[CAPTIONS]):
+            say(f"Note: {images:,} different images have the same caption, as {example}: {text[:_SHOWN]!r}")
     problems += [run_file_problem] if run_file_problem else []
     for problem in problems:
         say(f"Wrong: {problem}.")

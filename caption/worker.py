@@ -302,7 +302,10 @@ class Worker:
         now = time.monotonic()
         for prepared in group:
             self._inside[prepared.ref] = _Inside(prepared.width, prepared.height, now)
-        self._engine.admit([Request(one.ref, one.inputs, self._items[one.ref].seed) for one in group])
+        items = [self._items[prepared.ref] for prepared in group]
+        self._engine.admit(
+            [Request(one.ref, one.inputs, item.seed, item.max_new_tokens) for one, item in zip(group, items)]
+        )
 
     def _survive(self, error: Exception) -> None:
         """The engine raised: find out whose fault it is. Raises _Unusable if the process can't go on."""
@@ -336,22 +339,23 @@ class Worker:
         now, results, overflowed = time.monotonic(), [], []
         for answer in answers:
             inside = self._inside.pop(answer.key)
-            del self._items[answer.key]
+            prompt = self._items.pop(answer.key).prompt
             if self._setup.options.dtype == "fp16" and set(answer.flags) & set(OVERFLOW):
                 overflowed.append(answer.key)
                 continue
-            flags = (*self._setup.flags, *answer.flags, *guard.check(answer.text, answer.finish_reason))
+            flags = (*self._setup.flags, *answer.flags)
+            verdict = guard.judge(answer.text, answer.finish_reason, self._setup.guard, prompt, flags)
             results.append(
                 Result(
                     ref=answer.key,
-                    caption=answer.text,
-                    raw=None,
+                    caption=verdict.caption,
+                    raw=verdict.raw,
                     finish_reason=answer.finish_reason,
                     tokens=answer.tokens,
                     width=inside.width,
                     height=inside.height,
                     seconds=round(now - inside.since, 3),
-                    flags=flags,
+                    flags=verdict.flags,
                 )
             )
         if results:

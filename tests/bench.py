@@ -6,6 +6,7 @@ import time
 
 from caption.channel import Channel, ChildChannel
 from caption.engine import Answer, EngineOptions
+from caption.guard import GuardOptions
 from caption.image import DecodeOptions
 from caption.item import Item
 from caption.loaderpool import InlineLoader
@@ -100,7 +101,7 @@ class Bench:
 
     def start(self, model="null"):
         options = EngineOptions(model, "fp32", "cpu", 8, "Describe it.", 16)
-        setup = Setup("cpu0", options, 1, DecodeOptions(1000, 1000), 10.0)
+        setup = Setup("cpu0", options, 1, DecodeOptions(1000, 1000), 10.0, GuardOptions("Describe it."))
         self.worker = Worker(self.theirs, setup)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()

@@ -111,3 +111,13 @@ def test_fp16_on_a_gpu_captions_like_fp32_on_the_cpu(scenes, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "fp16 on gpu0" in done.stdout
     assert share_right(tmp_path / "out", truth) >= RIGHT
+
+
+def test_a_cut_caption_is_tried_again_until_it_is_whole(scenes, tmp_path):
+    pictures, truth = scenes
+    cut = ("--max-new-tokens", "4", "--on-flag", "cut-off=retry", "--max-retries", "5")
+    done = run(pictures, "--output", tmp_path / "out", *SHAPES, *cut)
+    assert done.returncode == 0, done.stderr
+    assert share_right(tmp_path / "out", truth) >= RIGHT
+    rows = captions(tmp_path / "out").values()
+    assert all(row["retries"][0] == {"reason": "cut-off", "changed": "max_new_tokens 4 -> 8"} for row in rows)

@@ -22,7 +22,7 @@ def test_every_option_says_whether_it_can_change_a_caption():
 def test_the_fingerprint_holds_every_caption_setting_and_no_free_one():
     settings = Settings(input="in", output="out")
     fields = make_fingerprint(settings, "fp16")
-    assert set(fields) == (set(caption_settings(settings)) - {"revision", "model"}) | {"format"}
+    assert set(fields) == (set(caption_settings(settings)) - {"revision", "model"}) | {"row_format"}
     assert fields["dtype"] == "fp16"
     assert not {name for name, option in OPTIONS.items() if option.mark == "free"} & set(fields)
 
@@ -92,6 +92,19 @@ def test_gpus_may_be_a_list_of_numbers_or_words(tmp_path, text, gpus):
         assert read_settings([*NEEDED, "--config", str(file)], {})[0].gpus == gpus
     else:
         with pytest.raises(UsageError, match="gpus"):
+            read_settings([*NEEDED, "--config", str(file)], {})
+
+
+def test_what_is_done_on_flags_may_be_a_mapping_a_list_or_said_several_times(tmp_path):
+    file = tmp_path / "job.yaml"
+    for text in ("{refusal: fail, loop: keep}", "[refusal=fail, loop=keep]", "refusal=fail,loop=keep"):
+        file.write_text(f"on_flag: {text}\n")
+        assert read_settings([*NEEDED, "--config", str(file)], {})[0].on_flag == "refusal=fail,loop=keep"
+    words = ["--on-flag", "refusal=fail", "--on-flag", "loop=keep"]
+    assert read_settings([*NEEDED, *words], {})[0].on_flag == "refusal=fail,loop=keep"
+    for wrong in ("on_flag: {refusal: drop}", "on_flag: {refusals: keep}", "format: {csv: txt}", "format: xls"):
+        file.write_text(wrong + "\n")
+        with pytest.raises(UsageError):
             read_settings([*NEEDED, "--config", str(file)], {})
 
 

@@ -130,7 +130,7 @@ def test_what_the_guard_doubts_is_a_flag(bench, with_engine, monkeypatch):
     bench.give(1)
     bench.wait_for_results(1)
     (result,) = bench.sent(Captioned)[0].results
-    assert (result.finish_reason, result.flags) == ("length", ("non-finite", "cut-off"))
+    assert (result.finish_reason, result.flags) == ("length", ("cut-off", "non-finite"))
 
 
 def test_a_refused_picture_is_a_failure_and_its_neighbours_are_captioned(bench, with_engine, loader):

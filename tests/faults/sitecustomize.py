@@ -25,6 +25,10 @@ def _break(step):
             if FAULT == "memory":
                 raise MemoryError("out of memory")
             marker = os.environ.get("FAULT_MARKER", "")
+            if FAULT == "error after the first":
+                if os.path.exists(marker):
+                    raise RuntimeError("this picture is poison from its second try on")
+                open(marker, "w").close()
             if FAULT == "error once alone" and (len(engine.held) > 1 or not os.path.exists(marker)):
                 if len(engine.held) == 1:
                     open(marker, "w").close()

@@ -1,0 +1,23 @@
+"""Flat: a row whose values are texts and numbers of the same types in every row, for readers that infer types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+COLUMNS = (
+    "id", "image", "caption", "finish_reason", "tokens", "width", "height", "seed", "seconds", "attempts", "flags",
+    "prompt", "prompt_name", "raw", "retries", "extra",
+)  # fmt: skip
+
+
+def flat_row(row: dict[str, Any]) -> dict[str, str | int | float]:
+    """All of ``COLUMNS``: flags with | between them, retries and extra as JSON, "" for what the row has not."""
+    return {column: _flat(row.get(column, "")) for column in COLUMNS}
+
+
+def _flat(value: Any) -> str | int | float:
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "|".join(value)
+    return orjson.dumps(value).decode() if isinstance(value, list | dict) else value

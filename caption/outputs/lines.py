@@ -1,0 +1,144 @@
+"""Lines: formats that are one file, a row a line: jsonl, csv, and the metadata.jsonl of an imagefolder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from caption.errors import OutputError
+from caption.outputs.export import ExportOptions, Note, Row
+from caption.outputs.flat import COLUMNS, flat_row
+from caption.outputs.ledger import Ledger, Position
+from caption.outputs.pictures import link_or_copy, picture_path, relative
+
+_READ = 1 << 20
+
+
+class Lines:
+    """Appends to one file. What stands there must be what this export wrote, else it is somebody else's."""
+
+    name: str
+
+    def __init__(self, options: ExportOptions, ledger: Ledger):
+        self.options, self._ledger = options, ledger
+        self.path = self._path(options)
+        self._outside = Note(f"pictures lie outside of {options.input} and are left out")
+        self._unread = Note("pictures can't be linked or read, or another file has their place, and are left out")
+        self.notes = [self._outside, self._unread]
+        self._size, self._crc = ledger.get("size", 0), ledger.get("file_crc32", 0)
+        self._file = self._open()
+
+    def _path(self, options: ExportOptions) -> Path:
+        return options.target if options.target.suffix else options.target / self.name
+
+    def _open(self):
+        path = self.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not self.options.overwrite and not self._is_ours():
+            raise OutputError(
+                f"{path} is there, and is not as an export wrote it",
+                "move it away, choose another --target, or say --overwrite",
+            )
+        if not self._is_ours():
+            self._begin_file()
+        file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+        self._cut(file)
+        return file
+
+    def _is_ours(self) -> bool:
+        """What a crash has left behind the part that is noted counts as ours, and is cut."""
+        if self._ledger.get("path") != str(self.path) or not self.path.exists():
+            return False
+        crc, left = 0, self._size
+        with self.path.open("rb") as file:
+            while left and (data := file.read(min(left, _READ))):
+                crc, left = zlib.crc32(data, crc), left - len(data)
+        return not left and crc == self._crc
+
+    def _begin_file(self) -> None:
+        self._size = self._crc = 0
+        self._ledger.note(Position(), (), size=0, file_crc32=0, path=str(self.path))
+
+    def _cut(self, file) -> None:
+        file.truncate(self._size)
+        file.seek(self._size)
+        if not self._size and (head := self.head()):
+            self._append(file, head)
+
+    def _append(self, file, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        self._size, self._crc = self._size + len(data), zlib.crc32(data, self._crc)
+
+    def restart(self) -> None:
+        self._begin_file()
+        self._cut(self._file)
+
+    def write(self, rows: list[Row], end: Position) -> None:
+        self._append(self._file, b"".join(self.line(row.data) for row in rows))
+        os.fsync(self._file.fileno())
+        self._ledger.note(end, (), size=self._size, file_crc32=self._crc)
+
+    def finish(self) -> None:
+        self._file.close()
+
+    def head(self) -> bytes:
+        return b""
+
+    def line(self, row: dict[str, Any]) -> bytes:
+        raise NotImplementedError
+
+
+class Jsonl(Lines):
+    name = "captions.jsonl"
+
+    def line(self, row):
+        return orjson.dumps(row) + b"\n"
+
+
+class Csv(Lines):
+    """Flat rows."""
+
+    name = "captions.csv"
+
+    def head(self):
+        return _csv(COLUMNS)
+
+    def line(self, row):
+        return _csv(flat_row(row).values())
+
+
+def _csv(cells) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
+
+
+class ImageFolder(Lines):
+    """``metadata.jsonl`` beside the pictures, or in a folder of its own with links to them."""
+
+    name = "metadata.jsonl"
+
+    def _path(self, options):
+        return (options.input if options.beside else options.target) / self.name
+
+    def line(self, row):
+        image = relative(row["image"])
+        source = picture_path(self.options.input, row["image"])
+        if image is None:
+            self._outside.add(row["image"])
+            return b""
+        if not self.options.beside:
+            try:
+                link_or_copy(source, self.path.parent / image)
+            except OSError:
+                self._unread.add(row["image"])
+                return b""
+        return orjson.dumps({"file_name": str(image), self.options.column: row["caption"]}) + b"\n"

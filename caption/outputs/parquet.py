@@ -1,0 +1,39 @@
+"""Parquet: a folder of files that pyarrow, pandas and datasets read as one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+
+from caption.errors import UsageError
+from caption.outputs.parts import Parts
+
+
+class Parquet(Parts):
+    """Columns as in a row; ``extra`` is JSON. The types stay the same where all values of a part are missing."""
+
+    pattern = "part-{:05}.parquet"
+    rows_a_part = 50_000
+
+    def __init__(self, options, ledger):
+        try:
+            import pyarrow as pa
+        except ImportError as error:
+            raise UsageError("pyarrow is missing, which writes Parquet", "pip install pyarrow") from error
+        changes = pa.list_(pa.struct([("reason", pa.string()), ("changed", pa.string())]))
+        self._schema = pa.schema(
+            [("id", pa.string()), ("image", pa.string()), ("caption", pa.string()), ("finish_reason", pa.string()),
+             ("tokens", pa.int32()), ("width", pa.int32()), ("height", pa.int32()), ("seed", pa.int64()),
+             ("seconds", pa.float64()), ("attempts", pa.int32()), ("flags", pa.list_(pa.string())),
+             ("prompt", pa.string()), ("prompt_name", pa.string()), ("raw", pa.string()), ("retries", changes),
+             ("extra", pa.string())]
+        )  # fmt: skip
+        super().__init__(options, ledger)
+
+    def write_file(self, path: Path, rows: list[dict]) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        flat = [row | {"extra": orjson.dumps(row["extra"]).decode()} if row.get("extra") else row for row in rows]
+        parquet.write_table(pa.Table.from_pylist(flat, self._schema), path)

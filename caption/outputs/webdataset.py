@@ -1,0 +1,55 @@
+"""WebDataset: tar shards with a picture, its caption (.txt) and its flat row (.json) under one key."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path, PurePosixPath
+
+import orjson
+
+from caption.outputs.flat import flat_row
+from caption.outputs.parts import Parts
+from caption.outputs.pictures import item_name, picture_path
+
+_SAME = {"": "jpg", "jpeg": "jpg", "jfif": "jpg", "tiff": "tif"}  # readers know a field by its ending
+
+
+class WebDataset(Parts):
+    """The key is the picture's path without its ending; dots in it, which would end it, are underscores."""
+
+    pattern = "{:05}.tar"
+    rows_a_part = 1000
+
+    def write_file(self, path: Path, rows: list[dict]) -> None:
+        keys: set[str] = set()
+        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as shard:
+            for row in rows:
+                picture = picture_path(self.options.input, row["image"])
+                try:
+                    content = picture.read_bytes()
+                except OSError:
+                    self.missing.add(row["image"])
+                    continue
+                key = _key(row, keys)
+                keys.add(key.lower())
+                ending = picture.suffix.lower().removeprefix(".")
+                ending = _SAME.get(ending, ending)
+                for name, data in (
+                    (ending, content),
+                    ("txt", row["caption"].encode()),
+                    ("json", orjson.dumps(flat_row(row))),
+                ):
+                    member = tarfile.TarInfo(f"{key}.{name}")
+                    member.size = len(data)
+                    shard.addfile(member, io.BytesIO(data))
+
+
+def _key(row: dict, taken: set[str]) -> str:
+    """One that no other row of the shard has: a twin of one stem gets its ending, and a number if need be."""
+    image = PurePosixPath(row["image"])
+    name = item_name(row)
+    stem = str(image.with_suffix("")).lstrip("/") + (f"#{name}" if name else "")
+    choices = [stem, f"{stem}-{image.suffix[1:]}", *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
+    cleaned = (choice.replace(".", "_") for choice in choices)
+    return next(choice for choice in cleaned if choice.lower() not in taken)
