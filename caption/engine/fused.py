@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from caption.engine import kernels
 
+SMALLEST_PATCH = 4  # pixels a side; other convolutions are none of patches
 ALIGNED = 64  # matrix units are slow where a side is no multiple
 # Distance to the original, as a share of its norm, that rounding explains.
 TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5}
@@ -161,17 +162,28 @@ def _joint(module: nn.Module) -> list[Callable[[], None]]:
 
 
 def _patches(module: nn.Module) -> Forward | None:
-    """A convolution whose picture is as large as its kernel: a product, for which cuDNN is slow in three dimensions."""
-    if type(module) is not nn.Conv3d or module.groups != 1 or any(module.padding) or module.padding_mode != "zeros":
+    """The embedding of patches, a convolution whose steps are as long as its kernel, as one product.
+
+    cuDNN is slow at it. And its result lies channel by channel, which every sum behind it then takes over, up to the
+    last layer; this one lies patch by patch, as the products behind it want it.
+    """
+    kinds = {nn.Conv2d: 2, nn.Conv3d: 3}
+    sides = kinds.get(type(module))
+    if not sides or module.groups != 1 or module.padding not in ("valid", (0,) * sides) or set(module.dilation) != {1}:
+        return None
+    if module.stride != module.kernel_size or max(module.kernel_size) < SMALLEST_PATCH:
         return None
 
-    def forward(patches: torch.Tensor) -> torch.Tensor:
-        if patches.shape[2:] != module.kernel_size:
-            return nn.Conv3d.forward(module, patches)
-        made = functional.linear(patches.flatten(1), module.weight.flatten(1), module.bias)
-        return made[..., None, None, None]
+    def forward(pictures: torch.Tensor) -> torch.Tensor:
+        """pictures: [rows, channels, *sides]. Returns [rows, words, *patches]."""
+        counts = [size // step for size, step in zip(pictures.shape[2:], module.kernel_size)]
+        for dim, (count, step) in enumerate(zip(counts, module.kernel_size)):
+            pictures = pictures.narrow(2 * dim + 2, 0, count * step).unflatten(2 * dim + 2, (count, step))
+        across, within = range(2, 2 * sides + 2, 2), range(3, 2 * sides + 3, 2)
+        patches = pictures.permute(0, *across, 1, *within).flatten(sides + 1)
+        return functional.linear(patches, module.weight.flatten(1), module.bias).movedim(-1, 1)
 
-    example = _noise(3, module.in_channels, *module.kernel_size, like=module.weight)
+    example = _noise(3, module.in_channels, *(2 * size + 1 for size in module.kernel_size), like=module.weight)
     return forward if _agree(forward, module.forward, example) else None
 
 

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-PLACES = 64  # of the cache that a program reads at a time
+PLACES = 64  # of the cache that a program reads at a time; twice as many small ones
 SPLITS = (1, 2, 4, 8, 16, 32)  # parts in which a slot is read side by side, where there are few slots
 LOG2E = 1.4426950408889634
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
@@ -35,11 +35,12 @@ def attend(
     sums = query.new_empty((rows, groups, splits, together, 2), dtype=torch.float32) if splits > 1 else output
     padded = max(16, triton.next_power_of_2(together))  # matrix units take no fewer
     width = triton.next_power_of_2(size)
+    places = PLACES * 2 if width <= 64 else PLACES
     _attend[(rows, groups, splits)](
         query, keys, values, ranges, output, parts, sums, scale * LOG2E,
         query.stride(0), query.stride(1), keys.stride(0), keys.stride(1), keys.stride(2),
         values.stride(0), values.stride(1), values.stride(2),
-        together, size, splits, padded, width, PLACES, query.dtype == torch.float32,
+        together, size, splits, padded, width, places, query.dtype == torch.float32,
         num_warps=4, num_stages=2,
     )  # fmt: skip
     if splits > 1:
