@@ -12,7 +12,6 @@ from caption import idle, retry
 from caption.crew import Crew, Died, GivenUp, Member, Renewed
 from caption.errors import InputError, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
 from caption.feed import Count, Feed
-from caption.image import ENDINGS
 from caption.item import Item
 from caption.leases import Leases
 from caption.messages import Batch, Captioned, Drain, Failed, Finish, Loaded, Overflowed, Started
@@ -31,7 +30,6 @@ COMMIT_EVERY = 30.0  # seconds between commits at most
 _BEAT_EVERY = 10.0
 _INDEX_BYTES = 25  # a row takes this much beside itself
 _POLL = 0.2
-_ENDINGS = " ".join(ending.lstrip(".") for ending in ENDINGS)
 _LAST_GRACE = 10.0  # seconds that workers have to end after their last word
 
 
@@ -132,7 +130,7 @@ class Coordinator:
             if self._stop.asked > 1:
                 self._crew.kill_all()
             if not self._draining:
-                behind = self._feed.fill(self._schedule)
+                behind = self._feed.fill(self._schedule, self._sort_out)
                 self._hand_out()
             self._look_after_record()
             self._show()
@@ -142,13 +140,23 @@ class Coordinator:
     def _start_reading(self) -> bool:
         """Looks for work before any worker is started: a job that is done, or has no input, needs none."""
         while not (self._schedule.pending or self._stop.asked):
-            if not self._feed.fill(self._schedule):
+            if not self._feed.fill(self._schedule, self._sort_out):
                 break
         if self._feed.ended and not self._feed.read:
             reason = f" ({self._source.warnings[0]})" if self._source.warnings else ""
             problem = f"there are no pictures in the {self._source.described}{reason}"
-            raise InputError(problem, f"it takes files ending in {_ENDINGS}")
+            raise InputError(problem, self._source.takes)
         return not self._feed.ended
+
+    def _sort_out(self, items: list[Item]) -> list[Item]:
+        """Those of the items that are to be computed; what the input itself made impossible gets its row at once."""
+        faulty = [item for item in items if item.fault]
+        if not faulty:
+            return items
+        self._record.append(FAILED, [(item.id, failed_row(item, *item.fault)) for item in faulty])
+        self.outcome.failed += len(faulty)
+        self.outcome.errors.update(item.fault[0] for item in faulty)
+        return [item for item in items if not item.fault]
 
     def bytes_to_come(self) -> int:
         """An estimate of the disk space that the rest of the job takes: rows like those so far, and their index."""

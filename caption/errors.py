@@ -28,7 +28,10 @@ ItemError                    one image can't be captioned: the run goes on, ``fa
 ├── DecoderHung              decoding took too long
 ├── OutOfMemory              it doesn't fit the device's memory even alone
 ├── EngineFailed             the model raised an error on it alone
-└── WorkerDied               each worker that took it alone died
+├── WorkerDied               each worker that took it alone died
+├── BadRow                   its line or row of the manifest is broken, or a field of it is of the wrong type
+├── MissingField             the prompt asks for a field that it does not have
+└── NotLocal                 a URL: pictures are read from disk only
 """
 
 from __future__ import annotations
@@ -160,3 +163,15 @@ class EngineFailed(ItemError):
 
 class WorkerDied(ItemError):
     transient = True
+
+
+class BadRow(ItemError):
+    pass
+
+
+class MissingField(ItemError):
+    pass
+
+
+class NotLocal(ItemError):
+    pass

@@ -29,7 +29,7 @@ from caption.redo import withdraw_rows
 from caption.runfile import RunFile
 from caption.schedule import FEW, make_schedule
 from caption.settings import OPTIONS, Settings, caption_settings
-from caption.sources import Source, open_source
+from caption.sources import STDIN, Source, open_source
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
 
@@ -84,12 +84,15 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
     """
     fields = caption_settings(settings)
     del fields["revision"], fields["model"]
-    return fields | {"input": shown_path(settings.input), "dtype": dtype, "format": _FORMAT}
+    paths = {name: fields[name] and shown_path(fields[name]) for name in ("input", "image_root", "details")}
+    if settings.input == STDIN:
+        paths["input"] = STDIN
+    return fields | paths | {"dtype": dtype, "format": _FORMAT}
 
 
 def _open_source(settings: Settings) -> Source:
     path, out = Path(settings.input), Path(settings.output)
-    source = open_source(path, settings.seed, out)
+    source = open_source(path, settings.seed, out, dataclasses.asdict(settings))
     with contextlib.suppress(OSError):  # an output that is not there yet is another folder
         if path.samefile(out):
             raise UsageError(f"INPUT and --output are the same folder {path}", "choose another --output")

@@ -302,7 +302,10 @@ class Worker:
         now = time.monotonic()
         for prepared in group:
             self._inside[prepared.ref] = _Inside(prepared.width, prepared.height, now)
-        self._engine.admit([Request(one.ref, one.inputs, self._items[one.ref].seed) for one in group])
+        items = [self._items[prepared.ref] for prepared in group]
+        self._engine.admit(
+            [Request(one.ref, one.inputs, item.seed, item.max_new_tokens) for one, item in zip(group, items)]
+        )
 
     def _survive(self, error: Exception) -> None:
         """The engine raised: find out whose fault it is. Raises _Unusable if the process can't go on."""
