@@ -11,7 +11,7 @@ from typing import Any
 from caption import idle, retry
 from caption.crew import Crew, Died, GivenUp, Member, Renewed
 from caption.errors import InputError, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
-from caption.feed import Count, Feed
+from caption.feed import WINDOW, Count, Feed
 from caption.item import Item
 from caption.leases import Leases
 from caption.messages import Batch, Captioned, Drain, Failed, Finish, Loaded, Overflowed, Started
@@ -24,6 +24,7 @@ from caption.settings import Settings
 from caption.sources import Source
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
+from caption.twins import Twins
 from checkpoint import Record
 
 COMMIT_EVERY = 30.0  # seconds between commits at most
@@ -81,6 +82,7 @@ class Coordinator:
         source: the input, for messages.
         feed: the items to do.
         count: the size of the input, for display.
+        twins: items that take over the row of an earlier one.
         schedule: empty, with the names of the crew's seats.
     """
 
@@ -98,11 +100,13 @@ class Coordinator:
         run_file: RunFile,
         precision: Precision,
         stop: StopSignals,
+        twins: Twins | None = None,
     ):
         self._settings, self._source, self._feed, self._count = settings, source, feed, count
         self._schedule, self._record, self._crew = schedule, record, crew
         self._progress, self._stats, self._run_file, self._stop = progress, stats, run_file, stop
         self._precision = precision
+        self._twins = twins or Twins()
         self._leases = Leases()
         self._owners: dict[int, str] = {}  # item index -> the seat that took it from the schedule
         self._suspects: deque[list[Item]] = deque()  # groups that run alone, because one of each may be to blame
@@ -130,7 +134,7 @@ class Coordinator:
             if self._stop.asked > 1:
                 self._crew.kill_all()
             if not self._draining:
-                behind = self._feed.fill(self._schedule, self._sort_out)
+                behind = self._twins.waiting < WINDOW and self._feed.fill(self._schedule, self._sort_out)
                 self._hand_out()
             self._look_after_record()
             self._show()
@@ -149,14 +153,19 @@ class Coordinator:
         return not self._feed.ended
 
     def _sort_out(self, items: list[Item]) -> list[Item]:
-        """Those of the items that are to be computed; what the input itself made impossible gets its row at once."""
+        """Those of the items that are to be computed; what needs no computing gets its row at once."""
         faulty = [item for item in items if item.fault]
-        if not faulty:
-            return items
-        self._record.append(FAILED, [(item.id, failed_row(item, *item.fault)) for item in faulty])
-        self.outcome.failed += len(faulty)
-        self.outcome.errors.update(item.fault[0] for item in faulty)
-        return [item for item in items if not item.fault]
+        items, rows = self._twins.hold([item for item in items if not item.fault] if faulty else items)
+        failed = [(item.id, failed_row(item, *item.fault)) for item in faulty] + rows.get(FAILED, [])
+        if failed:
+            self._record.append(FAILED, failed)
+            self.outcome.failed += len(failed)
+            self.outcome.errors.update(item.fault[0] for item in faulty)
+        if captioned := rows.get(CAPTIONS, []):
+            self._record.append(CAPTIONS, captioned)
+            self.outcome.captioned += len(captioned)
+            self._row_bytes += sum(len(row) for _, row in captioned)
+        return items
 
     def bytes_to_come(self) -> int:
         """An estimate of the disk space that the rest of the job takes: rows like those so far, and their index."""
@@ -172,7 +181,8 @@ class Coordinator:
         return self._all_done()
 
     def _all_done(self) -> bool:
-        return self._feed.ended and not (self._schedule.pending or self._suspects or self._leases)
+        open_ = self._schedule.pending or self._suspects or self._leases or self._twins.waiting
+        return self._feed.ended and not open_
 
     def _drain(self) -> None:
         self._draining = True
@@ -243,7 +253,7 @@ class Coordinator:
             item = self._leases.settle(result.ref)
             if item is None:
                 continue  # its lease was revoked: another worker does it or has done it
-            rows.append((item.id, caption_row(item, result)))
+            rows += self._twins.settle(item, CAPTIONS, caption_row(item, result))
             self.outcome.flags.update(result.flags)
             self._end(item)
         if not rows:
@@ -270,9 +280,10 @@ class Coordinator:
         if again:
             self._suspects.append([again])
             return
-        self._record.append(FAILED, [(item.id, failed_row(item, error, text))])
-        self.outcome.failed += 1
-        self.outcome.errors[error] += 1
+        rows = self._twins.settle(item, FAILED, failed_row(item, error, text))
+        self._record.append(FAILED, rows)
+        self.outcome.failed += len(rows)
+        self.outcome.errors[error] += len(rows)
         self._per_worker[member.name]["failed"] += 1
         self._end(item)
 

@@ -32,6 +32,7 @@ from caption.settings import OPTIONS, Settings, caption_settings
 from caption.sources import STDIN, Source, open_source
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
+from caption.twins import Twins
 
 _FORMAT = 1  # of rows and fingerprint
 
@@ -132,6 +133,11 @@ def _work(
         crew = open_.enter_context(
             Crew(seats, setup)
         )
+        twins = Twins()
+        if settings.dedupe:
+            say("Looking for equal pictures (--dedupe).")
+            found = twins.find(_open_source(settings), settings.limit, record, out)
+            say(f"        {found:,} images are equal to an earlier one")
         coordinator = Coordinator(
             settings=settings,
             source=source,
@@ -145,6 +151,7 @@ def _work(
             run_file=run_file,
             precision=precision,
             stop=stop,
+            twins=twins,
         )
         with record_errors(out, coordinator.bytes_to_come), stop.looked_after():
             return coordinator.run()

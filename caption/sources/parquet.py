@@ -61,7 +61,7 @@ class ParquetSource:
         except OSError as error:
             raise InputError(f"can't read {shown(path)}: {error.strerror or error}", "check the file") from error
         except ValueError as error:  # pyarrow's own
-            raise InputError(f"{shown(path)} is no whole Parquet file: {error}", "write or download it again") from error
+            raise InputError(f"{shown(path)} is no whole Parquet file: {error}", "download it again") from error
 
     def size(self) -> int | None:
         if self._own_prompts:  # a row with its own makes one item, whatever the run's prompts
@@ -81,8 +81,7 @@ class ParquetSource:
         root = self._root if self._root is not None else os.path.dirname(path)
         number = 0
         for group in range(file.num_row_groups):
-            row = 0
-            for fields in self._fields(file, group, columns, path):
+            for row, fields in enumerate(self._fields(file, group, columns, path)):
                 place = f"{name}:{number}"
                 number += 1
                 value = fields.pop(self._image, None)
@@ -92,7 +91,6 @@ class ParquetSource:
                     yield embedded_picture(value, where, place, id, fields or None)
                 else:
                     yield picture_of(value, root, place, id, fields or None)
-                row += 1
 
     def _fields(self, file, group: int, columns: list[str], path: str) -> Iterator[dict]:
         count = file.metadata.row_group(group).num_rows

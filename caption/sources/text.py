@@ -1,4 +1,4 @@
-"""The text manifests: a path a line, JSONL, CSV and TSV. Each gives rows, one after the other, from a file of any size."""
+"""The text manifests: a path a line, JSONL, CSV and TSV. Each gives its rows one by one, from a file of any size."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def _lines(file: BinaryIO, end: bytes) -> Iterator[tuple[int, bytes | None]]:
                 pass
             yield number, None
             continue
-        yield number, (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).removesuffix(b"\n").removesuffix(
-            b"\r"
-        )
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        yield number, line.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def _split_at_nul(file: BinaryIO) -> Iterator[bytes]:
