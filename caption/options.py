@@ -89,7 +89,8 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     if settings.num_beams > 1 and settings.temperature > 0:
         raise UsageError("--num-beams and --temperature exclude each other", "leave one of them out")
     _check_prompts(settings, origins)
-    for name, shown in (("input", "INPUT, a folder or list of pictures"), ("output", "--output, a folder for the captions")):
+    needed = (("input", "INPUT, a folder or list of pictures"), ("output", "--output, a folder for the captions"))
+    for name, shown in needed:
         if not getattr(settings, name):
             raise UsageError(f"{shown}, is missing", "python -m caption.run INPUT --output OUT")
     return settings, origins

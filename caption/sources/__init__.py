@@ -172,7 +172,7 @@ def _standard_input() -> tuple[str, str]:
     """Path of a file with all of standard input, and what it seems to be. It is read to its end first: it can be read
     only once, and a run must not wait for a slow writer while workers report."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise InputError("standard input is a terminal", "pipe paths or JSONL into it: find … | python -m caption.run - …")
+        raise InputError("standard input is a terminal", "pipe paths or JSONL into it: find … | python …")
     spool = tempfile.NamedTemporaryFile(prefix="caption-", delete=False)  # noqa: SIM115 (it outlives this function)
     while block := sys.stdin.buffer.read1(1 << 20):
         spool.write(block)
