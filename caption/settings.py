@@ -212,12 +212,12 @@ class Settings:
         DEFAULT_PROMPT, "what the model is asked: a text, {fields} of the image in it, a name of --list-prompts, or "
         "@FILE", group="caption", mark="caption", metavar="TEXT", make=prompt_text,
     )  # fmt: skip
-    prompts: dict | None = _option(
+    prompts: dict | None = _option(  # noqa: RUF009 (a field, as all others)
         None, "several prompts by name, in place of --prompt: names of --list-prompts with commas between, or "
         "NAME=TEXT, which may stand again; each image is asked all of them", group="caption", mark="caption",
         metavar="NAME=TEXT", make=named_prompts,
     )  # fmt: skip
-    prompt_weights: dict | None = _option(
+    prompt_weights: dict | None = _option(  # noqa: RUF009 (a field, as all others)
         None, "ask each image one of --prompts, drawn by its seed with these weights: short=3,detailed=1",
         group="caption", mark="caption", metavar="NAME=NUMBER", make=prompt_weights,
     )  # fmt: skip

@@ -3,9 +3,9 @@
     python scripts/stress_images.py FOLDER [--model shapes]
 
 A public set is the test pictures of Pillow (`pip download --no-binary :all: --no-deps pillow`, then Tests/images):
-about 800, many made to break decoders. In a copy, files with other endings get .png added, and hostile names, pipes,
-sockets, unreadable files and a picture of a billion pixels are put beside them. Prints rows by error, the largest memory of all processes together, and seconds; status 1 if
-anything does not hold.
+about a thousand files, many made to break decoders. In a copy, files with other endings get .png added, and hostile
+names, pipes, sockets, unreadable files and a picture of a billion pixels are put beside them. Prints rows by error, the
+largest memory of all processes together, and seconds; status 1 if anything does not hold.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Prompts: presets, files, fields in braces, several an image, one drawn by weight."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -47,7 +48,7 @@ def test_prompts_from_command_line_environment_and_file_are_the_same(tmp_path):
     assert read_settings([*NEEDED, *line], {})[0].prompts == wanted
     (tmp_path / "job.yaml").write_text("prompts:\n  - short\n  - q: Is it red, or = blue?\n")
     assert read_settings([*NEEDED, "--config", f"{tmp_path}/job.yaml"], {})[0].prompts == wanted
-    environment = {"CAPTION_PROMPTS": '{"short": "%s", "q": "Is it red, or = blue?"}' % PRESETS["short"]}
+    environment = {"CAPTION_PROMPTS": json.dumps(wanted)}
     assert read_settings(NEEDED, environment)[0].prompts == wanted
     assert list(named_prompts("short,tags")) == ["short", "tags"]
 
