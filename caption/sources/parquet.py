@@ -53,7 +53,7 @@ class ParquetSource:
         self._parquet = import_pyarrow("Parquet").parquet
         schema = self._open(paths[0]).schema_arrow
         self._image, self._id = choose_columns(schema.names, image_column, id_column, described)
-        self._own_prompts = bool({"prompt"} & set(schema.names))
+        self._own_prompts = "prompt" in schema.names
 
     def _open(self, path: str):
         try:
