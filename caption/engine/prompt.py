@@ -21,7 +21,7 @@ class Prompter:
     """Turns picture and prompt into the model's inputs, through a processor of transformers.
 
     processor: as load_processor returns it. image_token_id: the config's; None where the model has none (BLIP, whose
-    text decoder sees the picture by cross attention). prompt: to find the way with. system_prompt: the system's turn, or
+    text decoder sees the picture by cross attention). prompt: to find the way with. system_prompt: the system's, or
     empty. Raises DoesNotLoad, also where there is a system prompt and no chat template to put it into.
     """
 
