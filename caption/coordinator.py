@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from caption import idle, retry
 from caption.crew import Crew, Died, GivenUp, Member, Renewed
 from caption.errors import Flagged, InputError, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
-from caption.feed import Count, Feed
+from caption.feed import WINDOW, Count, Feed
 from caption.flagpolicy import FlagPolicy
-from caption.image import ENDINGS
 from caption.item import Item
 from caption.leases import Leases
 from caption.messages import Batch, Captioned, Drain, Failed, Finish, Loaded, Overflowed, Result, Started
+from caption.outcome import Outcome
 from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
 from caption.precision import Precision
 from caption.progress import Progress, Snapshot, WorkerProgress
@@ -26,55 +24,14 @@ from caption.settings import Settings
 from caption.sources import Source
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
+from caption.twins import Twins
 from checkpoint import Record
 
 COMMIT_EVERY = 30.0  # seconds between commits at most
 _BEAT_EVERY = 10.0
 _INDEX_BYTES = 25  # a row takes this much beside itself
 _POLL = 0.2
-_ENDINGS = " ".join(ending.lstrip(".") for ending in ENDINGS)
 _LAST_GRACE = 10.0  # seconds that workers have to end after their last word
-
-
-@dataclass
-class Outcome:
-    """What a run has done.
-
-    Attributes:
-        captioned, failed: rows written by this run.
-        skipped: items of the input that were done before.
-        errors: failed items by class; flags: how often each flag was set.
-        seconds: from the first hand-out to the last caption.
-        first_caption: seconds from the start of the run to its first row, or None.
-        total_seconds: from the start of the run to the end of its workers.
-        idle: of each worker, how its device spent that time; see caption.idle.
-    complete: nothing of the input is left to do.
-    """
-
-    captioned: int = 0
-    failed: int = 0
-    skipped: int = 0
-    errors: Counter = field(default_factory=Counter)
-    flags: Counter = field(default_factory=Counter)
-    seconds: float = 0.0
-    first_caption: float | None = None
-    total_seconds: float = 0.0
-    idle: dict[str, dict[str, float]] = field(default_factory=dict)
-    complete: bool = False
-
-    def totals(self) -> dict[str, Any]:
-        """Plain values for ``run.json``."""
-        return {
-            "captioned": self.captioned,
-            "failed": self.failed,
-            "skipped": self.skipped,
-            "errors": dict(self.errors),
-            "flags": dict(self.flags),
-            "seconds": round(self.seconds, 3),
-            "first_caption": self.first_caption and round(self.first_caption, 3),
-            "total_seconds": round(self.total_seconds, 3),
-            "idle": self.idle,
-        }
 
 
 class Coordinator:
@@ -84,6 +41,7 @@ class Coordinator:
         source: the input, for messages.
         feed: the items to do.
         count: the size of the input, for display.
+        twins: items that take over the row of an earlier one.
         schedule: empty, with the names of the crew's seats.
     """
 
@@ -101,11 +59,13 @@ class Coordinator:
         run_file: RunFile,
         precision: Precision,
         stop: StopSignals,
+        twins: Twins | None = None,
     ):
         self._settings, self._source, self._feed, self._count = settings, source, feed, count
         self._schedule, self._record, self._crew = schedule, record, crew
         self._progress, self._stats, self._run_file, self._stop = progress, stats, run_file, stop
         self._precision = precision
+        self._twins = twins or Twins()
         self._leases = Leases()
         self._owners: dict[int, str] = {}  # item index -> the seat that took it from the schedule
         self._flags = FlagPolicy(settings)
@@ -134,7 +94,7 @@ class Coordinator:
             if self._stop.asked > 1:
                 self._crew.kill_all()
             if not self._draining:
-                behind = self._feed.fill(self._schedule)
+                behind = self._twins.waiting < WINDOW and self._feed.fill(self._schedule, self._sort_out)
                 self._hand_out()
             self._look_after_record()
             self._show()
@@ -144,13 +104,28 @@ class Coordinator:
     def _start_reading(self) -> bool:
         """Looks for work before any worker is started: a job that is done, or has no input, needs none."""
         while not (self._schedule.pending or self._stop.asked):
-            if not self._feed.fill(self._schedule):
+            if not self._feed.fill(self._schedule, self._sort_out):
                 break
         if self._feed.ended and not self._feed.read:
             reason = f" ({self._source.warnings[0]})" if self._source.warnings else ""
             problem = f"there are no pictures in the {self._source.described}{reason}"
-            raise InputError(problem, f"it takes files ending in {_ENDINGS}")
+            raise InputError(problem, self._source.takes)
         return not self._feed.ended
+
+    def _sort_out(self, items: list[Item]) -> list[Item]:
+        """Those of the items that are to be computed; what needs no computing gets its row at once."""
+        faulty = [item for item in items if item.fault]
+        items, rows = self._twins.hold([item for item in items if not item.fault] if faulty else items)
+        failed = [(item.id, failed_row(item, *item.fault)) for item in faulty] + rows.get(FAILED, [])
+        if failed:
+            self._record.append(FAILED, failed)
+            self.outcome.failed += len(failed)
+            self.outcome.errors.update(item.fault[0] for item in faulty)
+        if captioned := rows.get(CAPTIONS, []):
+            self._record.append(CAPTIONS, captioned)
+            self.outcome.captioned += len(captioned)
+            self._row_bytes += sum(len(row) for _, row in captioned)
+        return items
 
     def bytes_to_come(self) -> int:
         """An estimate of the disk space that the rest of the job takes: rows like those so far, and their index."""
@@ -166,7 +141,8 @@ class Coordinator:
         return self._all_done()
 
     def _all_done(self) -> bool:
-        return self._feed.ended and not (self._schedule.pending or self._suspects or self._leases)
+        open_ = self._schedule.pending or self._suspects or self._leases or self._twins.waiting
+        return self._feed.ended and not open_
 
     def _drain(self) -> None:
         self._draining = True
@@ -251,7 +227,7 @@ class Coordinator:
             return []
         self.outcome.flags.update(result.flags)
         self._end(item)
-        return [(item.id, caption_row(item, result))]
+        return self._twins.settle(item, CAPTIONS, caption_row(item, result))
 
     def _append(self, member: Member, rows: list[tuple[str, bytes]]) -> None:
         if not rows:
@@ -283,9 +259,10 @@ class Coordinator:
             self._fail(member, item, error, text)
 
     def _fail(self, member: Member, item: Item, error: str, text: str) -> None:
-        self._record.append(FAILED, [(item.id, failed_row(item, error, text))])
-        self.outcome.failed += 1
-        self.outcome.errors[error] += 1
+        rows = self._twins.settle(item, FAILED, failed_row(item, error, text))
+        self._record.append(FAILED, rows)
+        self.outcome.failed += len(rows)
+        self.outcome.errors[error] += len(rows)
         self._per_worker[member.name]["failed"] += 1
         self._end(item)
 

@@ -34,7 +34,7 @@ def dry_run(settings: Settings, fingerprint: dict[str, Any], source: Source, sea
         while feed.fill(schedule):
             pass
     if not feed.read:
-        raise InputError(f"there are no pictures in the {source.described}", "check the path")
+        raise InputError(f"there are no pictures in the {source.described}", source.takes)
     rest = "" if feed.ended else " so far, and more to come"
     say(f"Input   {source.described}: {feed.read:,} images{rest}, {feed.skipped:,} of them done before")
     for name, size in schedule.sizes().items():

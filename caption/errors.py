@@ -29,6 +29,9 @@ ItemError                    one image can't be captioned: the run goes on, ``fa
 ├── OutOfMemory              it doesn't fit the device's memory even alone
 ├── EngineFailed             the model raised an error on it alone
 ├── WorkerDied               each worker that took it alone died
+├── BadRow                   its line or row of the manifest is broken, or a field of it is of the wrong type
+├── MissingField             the prompt asks for a field that it does not have
+├── NotLocal                 a URL: pictures are read from disk only
 └── Flagged                  its caption has a flag that --on-flag fails
 """
 
@@ -161,6 +164,18 @@ class EngineFailed(ItemError):
 
 class WorkerDied(ItemError):
     transient = True
+
+
+class BadRow(ItemError):
+    pass
+
+
+class MissingField(ItemError):
+    pass
+
+
+class NotLocal(ItemError):
+    pass
 
 
 class Flagged(ItemError):

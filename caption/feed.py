@@ -17,7 +17,7 @@ _BLOCK = 4_096  # items looked up in the record at once
 class Feed:
     """Args:
         source: the input.
-        limit: only so many items of it, or None.
+        limit: only so many images of it, or None.
         done: which of these ids have a row (``checkpoint.Record.done``).
 
     Attributes:
@@ -27,7 +27,7 @@ class Feed:
     """
 
     def __init__(self, source: Source, limit: int | None, done: Callable):
-        self._items: Iterator[Item] = itertools.islice(source.items(), limit)
+        self._items: Iterator[Item] = source.items(limit)
         self._done = done
         self.read = self.skipped = 0
         self.ended = False
@@ -42,11 +42,14 @@ class Feed:
         self.skipped += len(block) - len(todo)
         return todo
 
-    def fill(self, schedule: Schedule) -> bool:
-        """Reads one block on, if the schedule has room for it; True if there may be more to read at once."""
+    def fill(self, schedule: Schedule, sort_out: Callable[[list[Item]], list[Item]] = list) -> bool:
+        """Reads one block on, if the schedule has room for it; True if there may be more to read at once.
+
+        ``sort_out`` returns those items of a block that are to be computed.
+        """
         if self.ended or schedule.pending > WINDOW - _BLOCK:
             return False
-        schedule.extend(self.next_items())
+        schedule.extend(sort_out(self.next_items()))
         if self.ended:
             schedule.complete()
         return not self.ended
@@ -66,6 +69,7 @@ class Count:
 
     def _count(self) -> None:
         try:
-            self.total = sum(1 for _ in itertools.islice(self._source.items(), self._limit))
+            known = self._source.size(self._limit)
+            self.total = sum(1 for _ in self._source.items(self._limit)) if known is None else known
         except Exception:
             pass  # the run reads the same input and says what is wrong with it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
 import os
 import stat
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from caption.errors import EmptyFile, NotAFile, NotAnImage, TooLarge, Truncated, Unreadable, Vanished
+from caption.where import Where
 
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
@@ -43,7 +45,7 @@ class DecodeOptions:
     max_pixels_decoded: int
 
 
-def read_image(where: str, options: DecodeOptions) -> tuple[Image.Image, tuple[int, int]]:
+def read_image(where: Where, options: DecodeOptions) -> tuple[Image.Image, tuple[int, int]]:
     """Opens, decodes and turns a picture upright.
 
     Returns:
@@ -73,7 +75,9 @@ def read_image(where: str, options: DecodeOptions) -> tuple[Image.Image, tuple[i
             raise Truncated(f"its data are broken: {error}") from error
 
 
-def _open(where: str):
+def _open(where: Where):
+    if not isinstance(where, str):
+        return io.BytesIO(where.read())
     try:
         # Looked at before it is opened: a device may take the opening as a command.
         _refuse_unless_file(os.stat(where))

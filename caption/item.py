@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from caption.where import Where
+
 
 class Change(NamedTuple):
     """Why an item is tried again, and what is different this time (``failed.jsonl`` and ``retries`` of the row)."""
@@ -19,7 +21,7 @@ class Item(NamedTuple):
         index: position in the full input, counted from 0.
         id: the key of the row; valid Unicode.
         image: what the row shows as the image.
-        where: the path to open; may hold undecodable bytes as surrogates.
+        where: the path to open, which may hold undecodable bytes as surrogates; or another place of caption.where.
         seed: seed of the sampled caption.
         prompt: the item's own prompt, or None for the run's.
         max_pixels: the item's own pixel budget in a further try, or None for the run's.
@@ -27,12 +29,15 @@ class Item(NamedTuple):
         attempts: how often it has been tried before.
         retries: one entry for each of those tries.
         extra: further fields that are carried to the row.
+        lora: the item's own adapter, or None for the run's.
+        prompt_name: name of the prompt, where several are in use.
+        fault: class and message of the error, where the input itself gives nothing to caption.
     """
 
     index: int
     id: str
     image: str
-    where: str
+    where: Where
     seed: int
     prompt: str | None = None
     max_pixels: int | None = None
@@ -40,3 +45,6 @@ class Item(NamedTuple):
     attempts: int = 0
     retries: tuple[Change, ...] = ()
     extra: dict | None = None
+    lora: str | None = None
+    prompt_name: str | None = None
+    fault: tuple[str, str] | None = None

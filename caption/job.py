@@ -10,7 +10,7 @@ from typing import Any
 import checkpoint
 from caption import summary
 from caption.console import say
-from caption.coordinator import Coordinator, Outcome
+from caption.coordinator import Coordinator
 from caption.crew import Crew
 from caption.devices import Seat, choose_seats
 from caption.dryrun import dry_run
@@ -23,6 +23,7 @@ from caption.image import DecodeOptions
 from caption.messages import Setup
 from caption.model import Model, find_model
 from caption.monitor import Monitor
+from caption.outcome import Outcome
 from caption.outputfolder import make_folder, open_record, record_errors, shown_path
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.precision import Precision
@@ -31,9 +32,10 @@ from caption.redo import withdraw_rows
 from caption.runfile import RunFile
 from caption.schedule import FEW, make_schedule
 from caption.settings import OPTIONS, Settings, caption_settings
-from caption.sources import Source, open_source
+from caption.sources import STDIN, Source, open_source
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
+from caption.twins import Twins
 
 _ROW_FORMAT = 1
 
@@ -87,12 +89,15 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
     """
     fields = caption_settings(settings)
     del fields["revision"], fields["model"]
-    return fields | {"input": shown_path(settings.input), "dtype": dtype, "row_format": _ROW_FORMAT}
+    paths = {name: fields[name] and shown_path(fields[name]) for name in ("input", "image_root", "details")}
+    if settings.input == STDIN:
+        paths["input"] = STDIN
+    return fields | paths | {"dtype": dtype, "row_format": _ROW_FORMAT}
 
 
 def _open_source(settings: Settings) -> Source:
     path, out = Path(settings.input), Path(settings.output)
-    source = open_source(path, settings.seed, out)
+    source = open_source(path, settings.seed, out, dataclasses.asdict(settings))
     with contextlib.suppress(OSError):  # an output that is not there yet is another folder
         if path.samefile(out):
             raise UsageError(f"INPUT and --output are the same folder {path}", "choose another --output")
@@ -133,6 +138,11 @@ def _work(
         crew = open_.enter_context(
             Crew(seats, setup)
         )
+        twins = Twins()
+        if settings.dedupe:
+            say("Looking for equal pictures (--dedupe).")
+            found = twins.find(_open_source(settings), settings.limit, record, out)
+            say(f"        {found:,} images are equal to an earlier one")
         coordinator = Coordinator(
             settings=settings,
             source=source,
@@ -146,6 +156,7 @@ def _work(
             run_file=run_file,
             precision=precision,
             stop=stop,
+            twins=twins,
         )
         with record_errors(out, coordinator.bytes_to_come), stop.looked_after():
             return coordinator.run()

@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m caption.run",
         usage="python -m caption.run INPUT --output OUT [options]",
-        description="Put a caption on every picture of a folder; type the same command again to go on.",
+        description="Put a caption on every picture of a data set; type the same command again to go on.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -42,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     settings = parser.add_argument_group("Settings")
     settings.add_argument("--config", metavar="FILE", help="YAML file with options (max_new_tokens: 128)")
     settings.add_argument("--print-config", action="store_true", help="print each setting and where it is from")
+    settings.add_argument("--list-prompts", action="store_true", help="print the prompts that have a name")
     settings.add_argument("--version", action="version", version=f"caption {__version__}")
     return parser
 
@@ -54,7 +55,8 @@ def _add(section: argparse._ArgumentGroup, option) -> None:
     if option.default not in (None, ""):
         help += f" (default {option.default})"
     metavar = option.metavar or "{" + ",".join(option.choices) + "}"
-    section.add_argument(option.flag, metavar=metavar, help=help, action="append" if option.listed else "store")
+    several = option.listed or option.type is dict
+    section.add_argument(option.flag, metavar=metavar, help=help, action="append" if several else "store")
 
 
 def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> tuple[Settings, dict[str, str]]:
@@ -66,6 +68,7 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     given = vars(make_parser().parse_args(argv))
     file = given.pop("config", None) or environment.get("CAPTION_CONFIG")
     given.pop("print_config", None)
+    given.pop("list_prompts", None)
     values: dict[str, Any] = {}
     origins = dict.fromkeys(OPTIONS, "default")
 
@@ -80,15 +83,26 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
             layer(option.name, environment[option.variable], option.variable, f"environment {option.variable}")
     _refuse_unknown_variables(environment)
     for name, value in given.items():
-        value = ",".join(value) if isinstance(value, list) else value
+        value = ",".join(value) if isinstance(value, list) and OPTIONS[name].listed else value
         layer(name, value, "INPUT" if name == "input" else OPTIONS[name].flag, "command line")
     settings = Settings(**values)
     if settings.num_beams > 1 and settings.temperature > 0:
         raise UsageError("--num-beams and --temperature exclude each other", "leave one of them out")
-    for name, shown in (("input", "INPUT, a folder of pictures"), ("output", "--output, a folder for the captions")):
+    _check_prompts(settings, origins)
+    needed = (("input", "INPUT, a folder or list of pictures"), ("output", "--output, a folder for the captions"))
+    for name, shown in needed:
         if not getattr(settings, name):
             raise UsageError(f"{shown}, is missing", "python -m caption.run INPUT --output OUT")
     return settings, origins
+
+
+def _check_prompts(settings: Settings, origins: Mapping[str, str]) -> None:
+    if settings.prompts and origins["prompt"] != "default":
+        raise UsageError("--prompt and --prompts exclude each other", "leave one of them out")
+    weights, named = settings.prompt_weights, settings.prompts or {}
+    if weights and (unknown := weights.keys() ^ named.keys()):
+        name = sorted(unknown)[0]
+        raise UsageError(f"--prompts and --prompt-weights name different prompts: {name}", "give each prompt a weight")
 
 
 def _read_file(path: str) -> dict[str, Any]:

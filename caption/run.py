@@ -25,6 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from caption.options import read_settings, shown_settings
 
+        if "--list-prompts" in argv:
+            from caption.prompts import shown_presets
+
+            say(shown_presets())
+            return 0
         settings, origins = read_settings(argv)
         if "--print-config" in argv:
             say(shown_settings(settings, origins))

@@ -19,7 +19,9 @@ from caption.errors import UsageError
 from caption.guard.actions import parse_actions
 from caption.guard.language import LANGUAGES
 from caption.outputs.formats import parse_formats
+from caption.prompts import named_prompts, prompt_text, prompt_weights
 from caption.schedule import KINDS
+from caption.sources import KINDS as INPUT_FORMATS
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 DEFAULT_PROMPT = "Describe this image in detail."
@@ -40,6 +42,7 @@ class Option:
     metavar: str | None
     check: Callable[[Any], str | None] | None
     listed: bool  # a list of numbers or words in YAML is the same as these with commas between them
+    make: Callable[[Any], Any] | None  # from what was written to the value; raises ValueError with a sentence
 
     @property
     def flag(self) -> str:
@@ -66,6 +69,11 @@ class Option:
             raise UsageError(f"{where}: {_quoted(value)} is no {_TYPES[self.type]}", see) from None
         except OverflowError:
             raise UsageError(f"{where}: {_quoted(value)} is too large", see) from None
+        if self.make:
+            try:
+                parsed = self.make(parsed)
+            except ValueError as error:
+                raise UsageError(f"{where}: {error}", see) from None
         if self.choices and parsed not in self.choices:
             raise UsageError(f"{where}: {value!r} is not known", f"choose one of {', '.join(self.choices)}")
         problem = self.check(parsed) if self.check else None
@@ -83,6 +91,8 @@ class Option:
             _refuse()
         if self.type is str:
             return self._text(value)
+        if self.type is dict:
+            return value
         number = self.type(value)
         if self.type is int and not -_TOO_LARGE <= number < _TOO_LARGE:
             raise OverflowError
@@ -104,7 +114,7 @@ class Option:
 
 
 _TOO_LARGE = 2**62  # libraries below count in 64 bits, and add
-_TYPES = {int: "whole number", float: "number", str: "text", bool: "yes or no"}
+_TYPES = {int: "whole number", float: "number", str: "text", bool: "yes or no", dict: "mapping"}
 _WORDS = {"1", "true", "yes", "on", "0", "false", "no", "off"}
 
 
@@ -143,18 +153,27 @@ def _formats(value: str) -> str | None:
     return None
 
 
+def _endings(value: str) -> str | None:
+    bad = [ending for ending in value.split(",") if not ending.startswith(".") or "/" in ending]
+    return "is no ending like .txt" if value and bad else None
+
+
 def _option(
-    default: Any, help: str, *, group: str, mark: str, choices=None, metavar=None, check=None, listed=False
+    default: Any, help: str, *, group: str, mark: str, choices=None, metavar=None, check=None, listed=False,
+    make=None,
 ) -> Any:
     words = {"help": help, "group": group, "mark": mark, "choices": choices, "metavar": metavar}
-    return dataclasses.field(default=default, metadata={**words, "check": check, "listed": listed})
+    return dataclasses.field(default=default, metadata={**words, "check": check, "listed": listed, "make": make})
 
 
 @dataclass(frozen=True)
 class Settings:
     """One run, as the user wants it. Built by ``caption.options`` from its layers, or by hand in Python."""
 
-    input: str = _option("", "folder of pictures", group="data", mark="caption", metavar="INPUT")
+    input: str = _option(
+        "", "folder of pictures, list or table that names them, shards, saved dataset, or - for standard input",
+        group="data", mark="caption", metavar="INPUT",
+    )  # fmt: skip
     output: str = _option(
         "", "folder for rows, checkpoint and statistics; the same one again resumes", group="data", mark="free",
         metavar="OUT",
@@ -162,6 +181,33 @@ class Settings:
     limit: int | None = _option(
         None, "only the first N images of the input", group="data", mark="free", metavar="N", check=_at_least(1)
     )
+    input_format: str = _option(
+        "auto", "what INPUT is; auto goes by its name and content", group="data", mark="caption", choices=INPUT_FORMATS
+    )
+    image_root: str | None = _option(
+        None, "folder where relative paths of a list or table begin; default is its own folder", group="data",
+        mark="caption", metavar="DIR",
+    )  # fmt: skip
+    image_column: str | None = _option(
+        None, "column or field that names the picture; default is the first of the usual names", group="data",
+        mark="caption", metavar="NAME",
+    )  # fmt: skip
+    id_column: str | None = _option(
+        None, "column or field that holds the id; default is a usual name, else the picture's path", group="data",
+        mark="caption", metavar="NAME",
+    )  # fmt: skip
+    details: str | None = _option(
+        None, "folder of JSON files with the names of the pictures, or of the JSON files in INPUT, whose fields are "
+        "added", group="data", mark="caption", metavar="DIR",
+    )  # fmt: skip
+    skip_existing: str = _option(
+        "", "leave out images beside which a file of their name with this ending lies: .txt", group="data", mark="free",
+        metavar="ENDING", listed=True, check=_endings,
+    )  # fmt: skip
+    dedupe: bool = _option(
+        False, "caption pictures of equal bytes under the same prompt once, with a row for each", group="data",
+        mark="caption",
+    )  # fmt: skip
     max_pixels_decoded: int = _option(
         200_000_000, "larger pictures are refused, not decoded", group="data", mark="free", metavar="N",
         check=_at_least(1),
@@ -183,7 +229,23 @@ class Settings:
         choices=("auto", "fp16", "bf16", "fp32"),
     )  # fmt: skip
 
-    prompt: str = _option(DEFAULT_PROMPT, "what the model is asked", group="caption", mark="caption", metavar="TEXT")
+    prompt: str = _option(
+        DEFAULT_PROMPT, "what the model is asked: a text, {fields} of the image in it, a name of --list-prompts, or "
+        "@FILE", group="caption", mark="caption", metavar="TEXT", make=prompt_text,
+    )  # fmt: skip
+    prompts: dict | None = _option(  # noqa: RUF009 (a field, as all others)
+        None, "several prompts by name, in place of --prompt: names of --list-prompts with commas between, or "
+        "NAME=TEXT, which may stand again; each image is asked all of them", group="caption", mark="caption",
+        metavar="NAME=TEXT", make=named_prompts,
+    )  # fmt: skip
+    prompt_weights: dict | None = _option(  # noqa: RUF009 (a field, as all others)
+        None, "ask each image one of --prompts, drawn by its seed with these weights: short=3,detailed=1",
+        group="caption", mark="caption", metavar="NAME=NUMBER", make=prompt_weights,
+    )  # fmt: skip
+    system_prompt: str = _option(
+        "", "put before the prompt as the system's turn: a text, or @FILE", group="caption", mark="caption",
+        metavar="TEXT", make=prompt_text,
+    )  # fmt: skip
     max_new_tokens: int = _option(
         256, "a caption ends here at the latest", group="caption", mark="caption", metavar="N", check=_at_least(1)
     )

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from caption import idle
 from caption.console import say
-from caption.coordinator import Outcome
 from caption.devices import Seat
 from caption.model import EMBEDDED, SMALL_MODELS, Model, billions
+from caption.outcome import Outcome
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.progress import clock, images_a_second
 from caption.settings import Settings
@@ -63,6 +63,8 @@ def conclude(
         say(f"Note: {warning}.")
     if source.ignored:
         say(f"Ignored {source.ignored:,} other file{'s' if source.ignored > 1 else ''}.")
+    if source.left_out:
+        say(f"Left out {source.left_out:,} images that have a file beside them (--skip-existing).")
     if outcome.flags:
         say(f"Flags: {_counted(outcome.flags)}.")
     for sentence in idle.sentences(outcome.idle, outcome.total_seconds, loaders) if outcome.captioned else ():

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -63,17 +64,18 @@ def _verify(out: Path, input: Path | None, repair: bool) -> int:
         raise OutputError(f"{out} is no output folder of a job", "give the --output of a run")
     if repair:
         _repair(out)
-    problems, own_input, run_file_problem = checkpoint.check(out), None, None
+    problems, job, run_file_problem = checkpoint.check(out), {}, None
     try:
-        own_input = _own_input(out)
+        job = _fingerprint(out)
     except Damaged as error:
         run_file_problem = str(error)
     if not problems:
         view = checkpoint.read(out)
         rows = view.counts
         say(f"{out}: {rows[CAPTIONS]:,} captioned, {rows[FAILED]:,} failed, commit of {view.time}")
-        if input or (own_input and os.path.exists(own_input)):
-            problems += _compare(out, view, input or own_input)
+        own_input = job.get("input")
+        if input or (own_input and (os.path.exists(own_input) or "{" in own_input)):
+            problems += _compare(out, view, input or Path(own_input), job)
         else:
             unknown = f"INPUT {own_input} is not there" if own_input else "INPUT is not known"
             say(f"{unknown}: rows are not compared with it (give it as the second argument).")
@@ -104,7 +106,7 @@ def _set_aside_run_file(out: Path) -> list[str]:
     """Renames a damaged run.json, so that the next run makes it anew; what was done in words."""
     path, aside = out / "run.json", out / "run.json.damaged"
     try:
-        _own_input(out)
+        _fingerprint(out)
     except Damaged:
         path.replace(aside)
         return [f"renamed {path}, which was damaged, to {aside.name}: the next run makes it anew"]
@@ -117,24 +119,24 @@ def _next_step(out: Path, repaired: bool) -> str:
     return f"The run's own command goes on where it can; else python -m caption.verify {out} --repair mends it."
 
 
-def _own_input(out: Path) -> Path | None:
-    """Where the job read from, by its run.json; None if there is none. Raises `Damaged`, OSError."""
+def _fingerprint(out: Path) -> dict[str, Any]:
+    """Of the job, by its run.json: where it read from, and how; empty if there is none. Raises `Damaged`, OSError."""
     path = out / "run.json"
     try:
         content = orjson.loads(path.read_bytes())
     except FileNotFoundError:
-        return None
+        return {}
     except orjson.JSONDecodeError as error:
         raise Damaged(f"{path} is damaged: it is no JSON") from error
     match content:
-        case {"fingerprint": {"input": str(input)}, "runs": list(runs)} if all(isinstance(run, dict) for run in runs):
-            return Path(input)
+        case {"fingerprint": {"input": str()} as job, "runs": list(runs)} if all(isinstance(run, dict) for run in runs):
+            return job
     raise Damaged(f"{path} is damaged: it is JSON, and not that of a run.json")
 
 
-def _compare(out: Path, view: checkpoint.View, input: Path) -> list[str]:
+def _compare(out: Path, view: checkpoint.View, input: Path, job: dict[str, Any]) -> list[str]:
     """Inputs against rows: inputs = captioned + failed + pending, and rows whose input is gone are orphaned."""
-    inputs = IdSet.of([digest(item.id) for item in open_source(input, 0, out).items()])
+    inputs = IdSet.of([digest(item.id) for item in open_source(input, 0, out, job).items()])
     problems = [f"{len(inputs.repeated()):,} ids stand more than once in {input}"] if inputs.repeated() else []
     rows, known = {}, {}
     for name, extent in view.committed.items():

@@ -30,15 +30,14 @@ import tempfile
 import time
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a run's workers; read when torch is imported
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import numpy as np
 import random_model
 import torch
 from draw_shapes import draw
 from PIL import Image
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a run's workers; read when torch is imported
 
 from caption.engine import EngineOptions, Request, load_preparer
 from caption.engine.base import Loaded, load, settle
@@ -47,6 +46,7 @@ from caption.engine.generate import GenerateEngine
 from caption.engine.processor import load_processor
 from caption.engine.slots import SlotEngine
 
+ROOT = Path(__file__).parents[1]
 SHAPES = ROOT / "caption" / "models" / "shapes"
 BATCHES = (8, 16)
 GPU_BATCHES = (64, 256)
@@ -94,6 +94,19 @@ def caption(engine, requests: list[Request]) -> tuple[tuple[float, float], dict]
             waiting = waiting[take:]
         answers |= {answer.key: answer for answer in engine.step()}
     return (time.perf_counter() - started, time.process_time() - cpu), answers
+
+
+def matrix_rate(side: int) -> float:
+    """Operations a second of a square product in fp16."""
+    one, other = (torch.randn(side, side, dtype=torch.float16, device="cuda") for _ in range(2))
+    return 10 * 2 * side**3 / median_seconds(lambda: [one @ other for _ in range(10)])
+
+
+def copy_rate() -> float:
+    """Bytes a second, read and written."""
+    source = torch.empty(2**32, dtype=torch.uint8, device="cuda").random_()
+    target = torch.empty_like(source)
+    return 5 * 2 * source.numel() / median_seconds(lambda: [target.copy_(source) for _ in range(5)])
 
 
 class Bench:
@@ -145,12 +158,7 @@ class Bench:
         from torch.utils.flop_counter import FlopCounterMode
 
         side = 8192
-        one, other = (torch.randn(side, side, dtype=torch.float16, device="cuda") for _ in range(2))
-        rate = 2 * side**3 / median_seconds(lambda: [one @ other for _ in range(10)]) * 10
-        large = torch.empty(2**32, dtype=torch.uint8, device="cuda").random_()
-        target = torch.empty_like(large)
-        speed = 2 * large.numel() / median_seconds(lambda: [target.copy_(large) for _ in range(5)]) * 5
-        del one, other, large, target
+        rate, speed = matrix_rate(side), copy_rate()
         engine = SlotEngine(self.options, self.loaded)
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             group = engine.prefilled([Request(0, self.inputs[0], 0)])

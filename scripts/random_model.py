@@ -6,6 +6,7 @@ Shapes and special tokens are those published in the models' configs. Other toke
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -16,12 +17,13 @@ TEMPLATES = {
     "qwen": (
         "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
         "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}"
-        "{% endif %}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        "{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
     "smolvlm": (
         "<|im_start|>{% for message in messages %}{{ message['role'] }}:{% for part in message['content'] %}"
-        "{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n"
-        "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+        "{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }}{% endif %}{% endfor %}"
+        "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
     ),
 }
 QWEN_TOKENS = (
@@ -110,7 +112,8 @@ def _smolvlm(name: str, folder: Path) -> None:
 
     special = {1: "<|im_start|>", 2: "<|endoftext|>", 49152: "<global-img>", 49189: "<fake_token_around_image>"}
     special |= {49190: "<image>", 49279: "<end_of_utterance>"}
-    special |= {49153 + 6 * row + column: f"<row_{row + 1}_col_{column + 1}>" for row in range(6) for column in range(6)}
+    places = itertools.product(range(1, 7), repeat=2)
+    special |= {index: f"<row_{row}_col_{column}>" for index, (row, column) in enumerate(places, 49153)}
     named = {
         "image_token": "<image>", "fake_image_token": "<fake_token_around_image>",
         "end_of_utterance_token": "<end_of_utterance>", "global_image_token": "<global-img>",

@@ -19,8 +19,11 @@ class Numbers:
     def __init__(self, count):
         self.count, self.given, self.warnings = count, 0, []
 
-    def items(self):
-        for i in range(self.count):
+    def size(self, limit=None):
+        return None
+
+    def items(self, limit=None):
+        for i in range(self.count if limit is None else min(self.count, limit)):
             self.given += 1
             yield Item(i, str(i), str(i), f"/{i}", i)
 
@@ -93,8 +96,8 @@ def test_the_input_is_read_only_a_window_ahead_and_goes_on_as_items_are_taken():
 
 def test_a_source_that_breaks_is_not_taken_for_its_end():
     class Torn(Numbers):
-        def items(self):
-            yield from super().items()
+        def items(self, limit=None):
+            yield from super().items(limit)
             raise InputError("row 100 is broken", "mend it")
 
     feed, schedule = Feed(Torn(100), None, nothing_done), make_schedule("dynamic", ["a"], 8)
@@ -120,8 +123,8 @@ def test_count_is_unknown_while_it_counts():
     go_on = threading.Event()
 
     class Slow(Numbers):
-        def items(self):
-            yield from super().items()
+        def items(self, limit=None):
+            yield from super().items(limit)
             assert go_on.wait(10)
 
     count = Count(Slow(3), None)
@@ -136,8 +139,8 @@ def test_count_leaves_it_to_the_run_to_complain(error, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", printed.append)
 
     class Broken(Numbers):
-        def items(self):
-            yield from super().items()
+        def items(self, limit=None):
+            yield from super().items(limit)
             raise error
 
     count = Count(Broken(3), None)

@@ -121,3 +121,16 @@ def test_a_cut_caption_is_tried_again_until_it_is_whole(scenes, tmp_path):
     assert share_right(tmp_path / "out", truth) >= RIGHT
     rows = captions(tmp_path / "out").values()
     assert all(row["retries"][0] == {"reason": "cut-off", "changed": "max_new_tokens 4 -> 8"} for row in rows)
+
+
+def test_a_row_of_a_manifest_decides_on_its_own_length_and_the_rest_is_carried_through(scenes, tmp_path):
+    folder, truth = scenes
+    names = sorted(truth)[:3]
+    rows = [{"image": name, "split": "train", "max_new_tokens": tokens} for name, tokens in zip(names, (2, "3", None))]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = run(tmp_path / "rows.jsonl", "--image-root", folder, "--output", tmp_path / "out", *SHAPES)
+    assert done.returncode == 0, done.stderr
+    made = captions(tmp_path / "out")
+    assert [made[name]["tokens"] for name in names[:2]] == [2, 3]
+    assert [made[name]["finish_reason"] for name in names] == ["length", "length", "stop"]
+    assert all(made[name]["extra"] == {"split": "train"} for name in names)

@@ -43,6 +43,7 @@ class EngineOptions:
     batch_size: int | None  # pictures side by side; None: as many as the memory of a GPU bears, few on a CPU
     prompt: str  # the user turn
     max_new_tokens: int
+    system_prompt: str = ""  # the system's turn before it
     num_beams: int = 1
     temperature: float = 0.0  # 0 is greedy: the likeliest token each step
     top_p: float = 1.0  # with a temperature only, as top_k

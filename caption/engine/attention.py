@@ -7,6 +7,7 @@ the first place and the end that each row sees, [1, 1, 1, rows + 1] of int32 the
 """
 
 import inspect
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -67,7 +68,7 @@ def _packed(query, key, value, borders, scaling, window: tuple[int, int]) -> tor
         return made[None]
     made = []
     ends = borders.tolist()
-    for begin, end in zip(ends, ends[1:]):
+    for begin, end in itertools.pairwise(ends):
         mask = None
         if 0 <= window[0] < end - begin - 1:
             place = torch.arange(end - begin, device=query.device)

@@ -10,7 +10,6 @@ from caption.engine import Answer, EngineOptions, Request, library
 from caption.engine.collate import collate
 from caption.engine.families import UNPADDABLE
 
-
 FLOOD = 8  # tokens, of which most are padding: what some models write in a precision that is too narrow for them
 AUTO_SLOTS = 8  # where nobody said how many, and memory is not asked
 

@@ -268,7 +268,8 @@ class Decoder:
             inputs["encoder_outputs"] = BaseModelOutput(last_hidden_state=inputs["encoder_outputs"])
         inputs[f"{decoder}input_ids"] = state.tokens
         inputs[f"{decoder}attention_mask"] = self._masks(view, state)
-        inputs |= {**self.constants, "past_key_values": self.cache.seen(view, part), "use_cache": True, "return_dict": True}
+        inputs |= {**self.constants, "past_key_values": self.cache.seen(view, part)}
+        inputs |= {"use_cache": True, "return_dict": True}
         return self.inner(**inputs).logits[:, -1].float()
 
     def _masks(self, view: int, state: SimpleNamespace) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -310,7 +311,7 @@ class Decoder:
         return [row for row in self.filled if seen and seen.turn > self.since[row] and not seen.live(row)]
 
     def take(self, rows: list[int]) -> list[tuple[list[int], int]]:
-        """Free these rows, which have `ended`. Return each one's tokens, and the first step with a flaw (NEVER: none)."""
+        """Free these rows, which have `ended`. Return each one's tokens, and the first step with a flaw, or NEVER."""
         taken = [self.seen.text(row) for row in rows]
         for row, (_, flaw) in zip(rows, taken):
             del self.filled[row]

@@ -197,10 +197,15 @@ def _rotaries(model: nn.Module) -> list[Callable[[], None]]:
             if original is None or not file.__name__.startswith("transformers."):
                 continue
             faster, inputs = make(original, example)
-            if all(_agree(lambda _, i=i: faster(*inputs)[i], lambda _, i=i: original(*inputs)[i], example) for i in (0, 1)):
+            if _agree(_together(faster, inputs), _together(original, inputs), example):
                 setattr(file, name, faster)
                 undo.append(lambda file=file, name=name, original=original: setattr(file, name, original))
     return undo
+
+
+def _together(rotate: Callable, inputs: tuple[torch.Tensor, ...]) -> Forward:
+    """Queries and keys as rotated, side by side."""
+    return lambda _: torch.cat([one.flatten() for one in rotate(*inputs)])
 
 
 def _of_text(original: Callable, like: torch.Tensor) -> tuple[Callable, tuple[torch.Tensor, ...]]:

@@ -63,4 +63,4 @@ def _load(options: EngineOptions):
 
     config = read_config(options.model)
     processor = load_processor(options.model, options.trust_remote_code)
-    return Prompter(processor, find_image_token_id(config), options.prompt)
+    return Prompter(processor, find_image_token_id(config), options.prompt, options.system_prompt)

@@ -21,12 +21,16 @@ class Prompter:
     """Turns picture and prompt into the model's inputs, through a processor of transformers.
 
     processor: as load_processor returns it. image_token_id: the config's; None where the model has none (BLIP, whose
-    text decoder sees the picture by cross attention). prompt: to find the way with. Raises DoesNotLoad.
+    text decoder sees the picture by cross attention). prompt: to find the way with. system_prompt: the system's, or
+    empty. Raises DoesNotLoad, also where there is a system prompt and no chat template to put it into.
     """
 
-    def __init__(self, processor, image_token_id: int | None, prompt: str):
+    def __init__(self, processor, image_token_id: int | None, prompt: str, system_prompt: str = ""):
         self.processor = processor
+        self.system_prompt = system_prompt
         self.chat_template = _chat_template(processor)
+        if system_prompt and not self.chat_template:
+            raise DoesNotLoad("the model has no chat template and so no place for --system-prompt")
         # The same for most pictures, so that the template is filled in once.
         self.place = functools.lru_cache(256)(self._find_way(image_token_id, prompt))
 
@@ -59,8 +63,12 @@ class Prompter:
             yield lambda prompt: prompt if token in prompt else f"{token}{prompt}"
 
     def _chat(self, content) -> str:
+        messages = [{"role": "user", "content": content}]
+        if self.system_prompt:
+            system = self.system_prompt if isinstance(content, str) else [{"type": "text", "text": self.system_prompt}]
+            messages.insert(0, {"role": "system", "content": system})
         return self.processor.apply_chat_template(
-            [{"role": "user", "content": content}],
+            messages,
             chat_template=self.chat_template,
             add_generation_prompt=True,
             tokenize=False,

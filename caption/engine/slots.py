@@ -130,8 +130,10 @@ class SlotEngine(ModelEngine):
         return group
 
     def _has_room(self) -> bool:
-        """Whether the cache holds texts as long as those that wait, or can be made to. Where memory decides the number of slots, longer
-        texts mean fewer of them; that change waits until no text is held."""
+        """Whether the cache holds texts as long as those that wait, or can be made to.
+
+        Where memory decides the number of slots, longer texts mean fewer of them; that waits until no text is held.
+        """
         if not self.memory or not self.memory.token_bytes:
             return True
         need = max(one.inputs["input_ids"].shape[1] + self._limit(one) for one in self.waiting)

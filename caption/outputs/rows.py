@@ -30,6 +30,8 @@ def caption_row(item: Item, result: Result) -> bytes:
         row["retries"] = [{"reason": change.reason, "changed": change.changed} for change in item.retries]
     if item.prompt is not None:
         row["prompt"] = item.prompt
+    if item.prompt_name is not None:
+        row["prompt_name"] = item.prompt_name
     if result.raw is not None:
         row["raw"] = result.raw
     if item.extra:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from caption.errors import InputError
 from caption.image import ENDINGS
-from caption.item import Item
+from caption.sources.picture import Picture
 
 _Identity = tuple[int, int]
+_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of Hugging Face's imagefolder
 
 
 class FolderSource:
@@ -22,29 +23,53 @@ class FolderSource:
     that leads outside is, unless that folder was read already: so any mesh of links ends. The order is that of the ids
     as strings, whatever the file system's, because an item's seed is its position.
 
+    Args:
+        output: never read.
+        endings: of the files that are taken, in any case.
+        with_metadata: metadata files on the way give their pictures fields.
+        details: gives further fields (caption.sources.metadata.Details).
+
     Raises:
         InputError: ``root`` can't be listed.
     """
 
-    def __init__(self, root: Path, seed: int, output: Path):
+    unique = True
+
+    def __init__(
+        self, root: Path, output: Path, endings: tuple[str, ...] = ENDINGS, with_metadata: bool = False, details=None
+    ):
         self.described = f"folder {shown(root)}"
+        self.takes = "it takes files ending in " + " ".join(ending.lstrip(".") for ending in endings)
         self.ignored = 0
         self.warnings: list[str] = []
-        self._root, self._seed, self._output = os.fspath(root), seed, output
+        self._root, self._output, self._endings = os.fspath(root), output, endings
+        self._with_metadata, self._details = with_metadata, details
         try:
             os.scandir(root).close()
         except OSError as error:
             raise InputError(f"can't read the {self.described}: {error.strerror}", "check its permissions") from error
 
-    def items(self) -> Iterator[Item]:
+    def size(self) -> None:
+        return None
+
+    def pictures(self) -> Iterator[Picture]:
+        from caption.sources.metadata import Metadata
+
         self.ignored = 0
         self.warnings.clear()
-        for index, (id, where) in enumerate(self._walk()):
-            yield Item(index, id, id, where, self._seed + index)
+        metadata = Metadata(self.warnings) if self._with_metadata else None
+        for id, where in self._walk(metadata):
+            fields, fault = metadata.of(id) if metadata else None, None
+            if self._details:
+                details, fault = self._details.of(id)
+                fields = {**(details or {}), **(fields or {})} or None
+            yield Picture(id, id, where, fields, fault)
+        if metadata:
+            metadata.end()
 
-    def _walk(self) -> Iterator[tuple[str, str]]:
+    def _walk(self, metadata) -> Iterator[tuple[str, str]]:
         """Ids and paths in order; by a stack of its own, because a tree can be deeper than Python may recurse."""
-        walk = _Walk(self._identity_of_output())
+        walk = _Walk(self._identity_of_output(), metadata)
         self._descend(walk, self._root, "")
         while walk.stack:
             level = walk.stack[-1]
@@ -80,14 +105,14 @@ class FolderSource:
                 return
             if is_link:
                 walk.outside.add(here)
-            names, links = self._list(path)
+            names, links = self._list(path, prefix, walk.metadata)
         except OSError as error:
             self.warnings.append(f"can't read the folder {shown(path)}: {error.strerror}")
             return
         names.sort(reverse=True)
         walk.stack.append(_Level(path, prefix, here, names, links))
 
-    def _list(self, path: str) -> tuple[list[str], set[str]]:
+    def _list(self, path: str, prefix: str, metadata) -> tuple[list[str], set[str]]:
         """Pictures and folders in a folder, and which of them are links to folders.
 
         Folders end in "/": "x/" sorts against "x-1" as the ids below them do.
@@ -99,8 +124,10 @@ class FolderSource:
                     names.append(as_id(entry.name) + "/")
                     if entry.is_symlink():
                         links.add(names[-1])
-                elif entry.name.lower().endswith(ENDINGS):
+                elif entry.name.lower().endswith(self._endings):
                     names.append(as_id(entry.name))
+                elif metadata and entry.name in _METADATA and entry.is_file():
+                    metadata.add(entry.path, prefix)
                 else:
                     self.ignored += 1
         return names, links
@@ -111,11 +138,13 @@ class _Walk:
     """Where a walk is.
 
     Attributes:
+        metadata: gets the metadata files that lie on the way, or None.
         stack: the folders on the way down, the root first. What lies in one of them is reached by its own path.
         outside: the folders outside the root that links led to so far.
     """
 
     output: _Identity | None
+    metadata: object = None
     stack: list[_Level] = field(default_factory=list)
     outside: set[_Identity] = field(default_factory=set)
 

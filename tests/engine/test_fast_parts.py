@@ -31,7 +31,7 @@ def kernels_on_the_interpreters_device(monkeypatch):
     start, original = Decoder._start, SlotLayer.__init__
 
     def with_kernels(self, group):
-        monkeypatch.setattr(SlotLayer, "__init__", lambda layer, positions, like, kernels: original(layer, positions, like, True))
+        monkeypatch.setattr(SlotLayer, "__init__", lambda layer, at, like, kernels: original(layer, at, like, True))
         start(self, group)
         self.kernels = True
 

@@ -31,6 +31,19 @@ def test_a_template_for_pictures(folder):
     assert text == "<|im_start|>user\n" + "<image>" * 16 + "Say.<|im_end|>\n<|im_start|>assistant\n"
 
 
+def test_the_system_prompt_is_a_turn_before_the_users(folder):
+    preparer = load_preparer(options(str(folder), prompt="Say.", system_prompt="Be short."))
+    ids = preparer.prepare(picture(1))["input_ids"][0]
+    text = preparer.prompter.processor.tokenizer.decode(ids)
+    assert text.startswith("<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\n<image>"), text
+
+
+def test_a_system_prompt_without_a_template_is_refused(folder):
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(DoesNotLoad, match="--system-prompt"):
+        load_preparer(options(str(folder), prompt="USER: <image> Say.", system_prompt="Be short."))
+
+
 def test_a_template_for_texts_only(folder):
     """As a language model brings it: content is a string."""
     template = "{% for m in messages %}[{{ m['content'] + '' }}]{% endfor %}"

@@ -28,6 +28,10 @@ def texts(engine, requests) -> dict:
     return {key: answer.text for key, answer in caption_all(engine, requests).items()}
 
 
+def out_of_memory(*_):
+    raise torch.OutOfMemoryError("full")
+
+
 @pytest.fixture
 def llava(checkpoint):
     folder = checkpoint("llava")
@@ -120,7 +124,7 @@ def test_after_an_exception_and_a_reset_nothing_is_left(llava, monkeypatch, when
     engine.admit(requests[:3])
     if when == "decode":
         engine.step()
-        monkeypatch.setattr(Decoder, "_step", lambda self, *shape: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+        monkeypatch.setattr(Decoder, "_step", out_of_memory)
     else:
         bad = {**requests[3].inputs, "input_ids": requests[3].inputs["input_ids"] + 10**6}
         engine.admit([Request("bad", bad, 0)])
@@ -237,7 +241,7 @@ def test_one_prompt_that_memory_does_not_bear_waits_for_an_empty_cache_before_it
     engine.prefill_tokens = 1
     monkeypatch.setattr(engine, "prefilled", full)
     assert texts(engine, requests[:3]) == {key: expected[key] for key in range(3)}
-    monkeypatch.setattr(engine, "prefilled", lambda group: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+    monkeypatch.setattr(engine, "prefilled", out_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
         texts(engine, requests[:1])
 

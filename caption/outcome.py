@@ -1,0 +1,48 @@
+"""Outcome: what a run has done, for its last lines and for ``run.json``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Outcome:
+    """What a run has done.
+
+    Attributes:
+        captioned, failed: rows written by this run.
+        skipped: items of the input that were done before.
+        errors: failed items by class; flags: how often each flag was set.
+        seconds: from the first hand-out to the last caption.
+        first_caption: seconds from the start of the run to its first row, or None.
+        total_seconds: from the start of the run to the end of its workers.
+        idle: of each worker, how its device spent that time; see caption.idle.
+        complete: nothing of the input is left to do.
+    """
+
+    captioned: int = 0
+    failed: int = 0
+    skipped: int = 0
+    errors: Counter = field(default_factory=Counter)
+    flags: Counter = field(default_factory=Counter)
+    seconds: float = 0.0
+    first_caption: float | None = None
+    total_seconds: float = 0.0
+    idle: dict[str, dict[str, float]] = field(default_factory=dict)
+    complete: bool = False
+
+    def totals(self) -> dict[str, Any]:
+        """Plain values for ``run.json``."""
+        return {
+            "captioned": self.captioned,
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "errors": dict(self.errors),
+            "flags": dict(self.flags),
+            "seconds": round(self.seconds, 3),
+            "first_caption": self.first_caption and round(self.first_caption, 3),
+            "total_seconds": round(self.total_seconds, 3),
+            "idle": self.idle,
+        }

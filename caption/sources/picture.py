@@ -1,0 +1,52 @@
+"""Picture: what a source gives for each image of its input, before seeds and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from caption.where import Where
+
+
+class Picture(NamedTuple):
+    """One image of the input.
+
+    Attributes:
+        id: its key in the input.
+        image: what the row shows as the image.
+        where: its place.
+        fields: what the input says about it, or None.
+        fault: class and message of the ItemError, where the input gives no picture here.
+    """
+
+    id: str
+    image: str
+    where: Where
+    fields: dict | None = None
+    fault: tuple[str, str] | None = None
+
+
+class Pictures(Protocol):
+    """One kind of input.
+
+    Attributes:
+        described: what it is, for the banner ("folder photos").
+        takes: what it looks for, for the sentence of an input that holds none.
+        unique: no id can stand twice in it.
+        ignored: files passed over so far because they are no pictures.
+        warnings: sentences about what couldn't be read; grows while pictures are read.
+    """
+
+    described: str
+    takes: str
+    unique: bool
+    ignored: int
+    warnings: list[str]
+
+    def pictures(self) -> Iterator[Picture]:
+        """In order; a fresh walk at each call."""
+        ...
+
+    def size(self) -> int | None:
+        """How many there are, or None where only a walk tells."""
+        ...

@@ -1,0 +1,139 @@
+"""TarSource: WebDataset shards. Members are read where they stand; nothing is ever unpacked."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+
+import orjson
+
+from caption.errors import BadRow, InputError, NotAFile
+from caption.image import ENDINGS
+from caption.sources.folder import as_id, shown
+from caption.sources.picture import Picture
+from caption.where import Part
+
+_LARGEST_FIELD = 1 << 20  # bytes of a member that is read as a field
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+class TarSource:
+    """Samples of tar files: members in a row with one key, which is the name up to the first dot of its last part.
+
+    Each picture of a sample is an image of its own; its ``json`` gives fields, its other texts a field each.
+
+    Args:
+        paths: the shards, in order.
+        names: what the ids of each begin with.
+
+    Raises:
+        InputError: a shard is not there or is no tar.
+    """
+
+    takes = "it takes members ending in " + " ".join(ending.lstrip(".") for ending in ENDINGS)
+    unique = False
+
+    def __init__(self, paths: Sequence[str], names: Sequence[str], described: str):
+        self.described = described
+        self.ignored = 0
+        self.warnings: list[str] = []
+        self._paths, self._names = paths, names
+        for path in paths:
+            if not os.path.isfile(path):
+                raise InputError(f"there is no shard {shown(path)}", "check the path and the numbers in braces")
+        _open(paths[0]).close()
+
+    def size(self) -> None:
+        return None
+
+    def pictures(self) -> Iterator[Picture]:
+        self.ignored = 0
+        self.warnings.clear()
+        for path, name in zip(self._paths, self._names):
+            with _open(path) as archive:
+                for key, members in itertools.groupby(self._members(archive, path), lambda one: _key(one.name)):
+                    yield from self._sample(archive, path, name, key, list(members))
+
+    def _members(self, archive: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:
+        while True:
+            try:
+                member = archive.next()
+            except (tarfile.TarError, OSError, ValueError) as error:
+                self.warnings.append(f"{shown(path)} is broken, what follows in it is not read: {error}")
+                return
+            if member is None:
+                return
+            archive.members.clear()  # tarfile keeps all that it has seen
+            if not member.isdir():
+                yield member
+
+    def _sample(self, archive, path: str, shard: str, key: str, members: list[tarfile.TarInfo]) -> Iterator[Picture]:
+        pictures = [member for member in members if member.name.lower().endswith(ENDINGS)]
+        if not pictures:
+            self.ignored += len(members)
+            return
+        fields: dict = {}
+        fault = None
+        for member in members:
+            if member in pictures:
+                continue
+            ending = member.name[len(key) + 1 :]
+            if not member.isreg() or member.size > _LARGEST_FIELD:
+                self.ignored += 1
+            elif ending == "json":
+                try:
+                    details = orjson.loads(_content(path, member))
+                except (ValueError, OSError) as error:
+                    fault = (BadRow.__name__, f"its json can't be read: {error}")
+                else:
+                    fields.update(details if isinstance(details, dict) else {"json": details})
+            else:
+                try:
+                    fields.setdefault(ending, _content(path, member).decode().strip())
+                except (ValueError, OSError):
+                    self.ignored += 1  # an embedding, a mask: no text
+        fields["__key__"] = as_id(key)
+        for member in pictures:
+            image = f"{shard}/{as_id(member.name)}"
+            where = Part(path, member.offset_data, member.size)
+            trouble = fault if member.isreg() else (NotAFile.__name__, "the member is a link, a device or a pipe")
+            yield Picture(image, image, where, dict(fields), trouble)
+
+
+def _open(path: str) -> tarfile.TarFile:
+    try:
+        with open(path, "rb") as file:
+            if file.read(2) == b"\x1f\x8b":
+                raise InputError(f"{shown(path)} is compressed, its members can't be read one by one", "gunzip it")
+        return tarfile.open(path, "r:", errors="surrogateescape")
+    except (OSError, tarfile.TarError) as error:
+        raise InputError(f"can't read {shown(path)}: {error}", "check that it is a tar") from error
+
+
+def _content(path: str, member: tarfile.TarInfo) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(member.offset_data)
+        return file.read(member.size)
+
+
+def _key(name: str) -> str:
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.partition(".")[0]
+
+
+def expand(pattern: str) -> list[str]:
+    """Paths of a pattern with braces: ``{000..042}`` counts, ``{train,test}`` lists; several multiply."""
+    found = _BRACES.search(pattern)
+    if not found:
+        return [pattern]
+    counted = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
+    if counted:
+        first, last = counted.groups()
+        parts = [f"{number:0{len(first)}}" for number in range(int(first), int(last) + 1)]
+    else:
+        parts = found[1].split(",")
+    rest = expand(pattern[found.end() :])
+    return [pattern[: found.start()] + part + tail for part in parts for tail in rest]

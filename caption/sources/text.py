@@ -1,0 +1,128 @@
+"""The text manifests: a path a line, JSONL, CSV and TSV. Each gives its rows one by one, from a file of any size."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import orjson
+
+from caption.errors import InputError
+from caption.sources.folder import shown
+
+_LONGEST = 16 << 20  # bytes of a line, or characters of a CSV field
+
+Row = tuple[int, dict | str | None, str]  # line number, the row (None: broken), and what is wrong with it
+
+
+def open_text(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise InputError(f"can't read {shown(path)}: {error.strerror}", "check the path and its permissions") from error
+
+
+def path_lines(path: str) -> Iterator[Row]:
+    """A path a line; of ``find -print0``, where a NUL stands in the first block, a path a NUL."""
+    with open_text(path) as file:
+        nul = b"\0" in file.read(1 << 16)
+        file.seek(0)
+        for number, line in _lines(file, b"\0" if nul else b"\n"):
+            if line is None:
+                yield number, None, f"its line is longer than {_LONGEST:,} bytes"
+            elif line:
+                yield number, os.fsdecode(line), ""
+
+
+def json_lines(path: str) -> Iterator[Row]:
+    with open_text(path) as file:
+        for number, line in _lines(file, b"\n"):
+            if line is None:
+                yield number, None, f"its line is longer than {_LONGEST:,} bytes"
+            elif line.strip():
+                yield _parsed(number, line)
+
+
+def _parsed(number: int, line: bytes) -> Row:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return number, None, f"its line is no JSON: {error}"
+    return (number, row, "") if isinstance(row, dict) else (number, None, "its line is no JSON object")
+
+
+def _lines(file: BinaryIO, end: bytes) -> Iterator[tuple[int, bytes | None]]:
+    """Numbered lines from 1 on without their ends and a BOM; None for one that is too long."""
+    if end == b"\0":
+        yield from enumerate(_split_at_nul(file), 1)
+        return
+    for number in itertools.count(1):
+        line = file.readline(_LONGEST)
+        if not line:
+            return
+        if len(line) == _LONGEST and not line.endswith(b"\n"):
+            while (rest := file.readline(_LONGEST)) and not rest.endswith(b"\n"):
+                pass
+            yield number, None
+            continue
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        yield number, line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _split_at_nul(file: BinaryIO) -> Iterator[bytes]:
+    rest = b""
+    while block := file.read(1 << 16):
+        *whole, rest = (rest + block).split(b"\0")
+        yield from whole
+    if rest:
+        yield rest
+
+
+def table_rows(path: str, delimiter: str | None) -> Iterator[Row]:
+    """Rows of a CSV or TSV by the names in its first line; ``delimiter`` None is a comma or a semicolon.
+
+    Raises:
+        InputError: it has no first line, or a name stands twice in it.
+    """
+    csv.field_size_limit(_LONGEST)
+    with open(path, encoding=_encoding(path), errors="surrogateescape", newline="") as file:
+        if delimiter is None:
+            first = file.readline()
+            delimiter = ";" if first.count(";") > first.count(",") else ","
+            file.seek(0)
+        reader = csv.reader(file, delimiter=delimiter)
+        with contextlib.suppress(StopIteration, csv.Error):
+            names = next(reader)
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise InputError(f"{shown(path)} has two columns named {twice!r}", "rename one of them")
+            yield from _table_rows(reader, names)
+            return
+        raise InputError(f"{shown(path)} has no line with the names of its columns", "write them into its first line")
+
+
+def _table_rows(reader, names: list[str]) -> Iterator[Row]:
+    while True:
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield reader.line_num, None, f"its row can't be read: {error}"
+            continue
+        if not values:
+            continue
+        if len(values) != len(names):
+            yield reader.line_num, None, f"its row has {len(values)} values for {len(names)} columns"
+            continue
+        yield reader.line_num, dict(zip(names, values)), ""
+
+
+def _encoding(path: str) -> str:
+    with open_text(path) as file:
+        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
