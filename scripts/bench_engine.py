@@ -251,11 +251,12 @@ class Bench:
         command = [sys.executable, "-m", "caption.run", str(manifest), "--output", str(out)]
         command += ["--model", str(self.model_folder), "--prompt", PROMPT, "--max-new-tokens", str(MOST)]
         subprocess.run(command, cwd=ROOT, check=True)
-        ran = json.loads((out / "run.json").read_text())["runs"][-1]
+        ran = json.loads((out / "run.json").read_text())["runs"][-1]["totals"]
         done = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
         assert [row["tokens"] for row in sorted(done, key=lambda row: row["image"])] == self.lengths
         self._print("python -m caption.run, files to rows", len(done) / ran["seconds"])
         wall = 1e3 * ran["seconds"] / len(done)
+        print(f"| of the whole run, {ran['total_seconds']:.0f} s | {ran['idle']} |")
         self.parts["idle and the rest"] = wall - sum(self.parts.values())
         print(f"| a loader's process: open, prepare | {1e3 * self.decode:.1f}, {1e3 * self.preparing:.1f} ms/image |")
         for part, figure in self.parts.items():
