@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a run's workers; read when torch is imported
@@ -45,6 +46,7 @@ from caption.engine.check import Recorder, load_fastest
 from caption.engine.generate import GenerateEngine
 from caption.engine.processor import load_processor
 from caption.engine.slots import SlotEngine
+from caption.guard.actions import FLAGS
 
 ROOT = Path(__file__).parents[1]
 SHAPES = ROOT / "caption" / "models" / "shapes"
@@ -109,6 +111,21 @@ def copy_rate() -> float:
     return 5 * 2 * source.numel() / median_seconds(lambda: [target.copy_(source) for _ in range(5)])
 
 
+@contextlib.contextmanager
+def counted_products(model: torch.nn.Module) -> Iterator[list[int]]:
+    """Gives a list to which each product with weights adds its operations. Attention's own are left out."""
+    counted: list[int] = []
+
+    def count(module, inputs, output) -> None:
+        counted.append(2 * output.numel() * module.weight[0].numel())
+
+    kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)
+    hooks = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, kinds)]
+    yield counted
+    for hook in hooks:
+        hook.remove()
+
+
 class Bench:
     """One model shape and picture size; each method is a row or a few of the table."""
 
@@ -155,14 +172,12 @@ class Bench:
 
     def ceilings(self) -> None:
         """Rates, and the floor: a model's products at the matrix rate, and what each decode step must read."""
-        from torch.utils.flop_counter import FlopCounterMode
-
         side = 8192
         rate, speed = matrix_rate(side), copy_rate()
         engine = SlotEngine(self.options, self.loaded)
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        with torch.inference_mode(), counted_products(self.model) as counted:
             group = engine.prefilled([Request(0, self.inputs[0], 0)])
-        products = counter.get_total_flops()
+        products = sum(counted)
         cache = sum(layer.keys.nbytes + layer.values.nbytes for layer in group.cache.layers)
         text = self.model.get_decoder()
         read = sum(weight.nbytes for weight in text.parameters()) + self.model.lm_head.weight.nbytes
@@ -250,6 +265,7 @@ class Bench:
         out = self.work / "out"
         command = [sys.executable, "-m", "caption.run", str(manifest), "--output", str(out)]
         command += ["--model", str(self.model_folder), "--prompt", PROMPT, "--max-new-tokens", str(MOST)]
+        command += ["--on-flag", ",".join(f"{flag}=keep" for flag in FLAGS)]  # nonsense is not tried again
         subprocess.run(command, cwd=ROOT, check=True)
         ran = json.loads((out / "run.json").read_text())["runs"][-1]["totals"]
         done = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
