@@ -15,6 +15,7 @@ from caption.model import EMBEDDED, SMALL_MODELS, Model, billions
 from caption.outcome import Outcome
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.progress import clock, images_a_second
+from caption.schedule import FEW
 from caption.settings import Settings
 from caption.sources import Source
 from caption.stop import StopSignals
@@ -50,9 +51,9 @@ def greet(
 
 
 def _side_by_side(settings: Settings, seats: Sequence[Seat]) -> str:
-    if settings.batch_size:
-        return str(settings.batch_size)
-    return "as many as memory bears" if seats[0].device == "cuda" else "a few"
+    if not settings.batch_size and seats[0].device == "cuda":
+        return "as many as memory bears"
+    return str(settings.batch_size or FEW)
 
 
 def conclude(
