@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import checkpoint
+from caption.commandline import Parser
 from caption.console import complain, say
 from caption.errors import CaptionError, DiskError, OutputError, UsageError
 from caption.guard import FLAGS
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m caption.export",
         description="Write the captions of OUT in another format. Typed again, it writes what is new.",
         epilog="OUT itself is only read. Files that are not the export's own are never replaced unless told.",

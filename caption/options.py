@@ -6,9 +6,10 @@ import argparse
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from caption import __version__
+from caption.commandline import Parser
 from caption.errors import UsageError
 from caption.settings import GROUPS, OPTIONS, Settings
 
@@ -17,14 +18,9 @@ _EPILOG = """exit codes: 0 finished, 2 wrong use, 3 finished with failures (--st
 Each option can also stand in a YAML file (--config) or in the environment (CAPTION_BATCH_SIZE=16)."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, f"see {self.prog} --help")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The command line, made from ``OPTIONS``."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m caption.run",
         usage="python -m caption.run INPUT --output OUT [options]",
         description="Put a caption on every picture of a data set; type the same command again to go on.",

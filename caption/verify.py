@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import os
@@ -14,6 +13,7 @@ from typing import Any
 import orjson
 
 import checkpoint
+from caption.commandline import Parser
 from caption.console import complain, say
 from caption.errors import CaptionError, Damaged, OutputError, UsageError
 from caption.outputs.rows import CAPTIONS, FAILED
@@ -27,15 +27,15 @@ _BLOCK = 65_536  # ids looked up at once
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 0 only if all holds, 4 if something is wrong, 2 for wrong use."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m caption.verify",
         description="Check that every image of INPUT stands once in OUT, and that OUT is as it was written.",
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="output folder of a job")
     parser.add_argument("input", metavar="INPUT", type=Path, nargs="?", help="its input; default is the job's own")
     parser.add_argument("--repair", action="store_true", help="mend what can be mended without losing a whole row")
-    options = parser.parse_args(argv)
     try:
+        options = parser.parse_args(argv)
         with _readable(options.out):
             return _verify(options.out, options.input, options.repair)
     except CaptionError as error:
