@@ -19,7 +19,7 @@ from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
 from caption.precision import Precision
 from caption.progress import Progress, Snapshot, WorkerProgress
 from caption.runfile import RunFile
-from caption.schedule import FEW, LARGEST_BATCH, Schedule
+from caption.schedule import FEW, LARGEST_BATCH, MANY, Schedule
 from caption.settings import Settings
 from caption.sources import Source
 from caption.statsfile import StatsFile
@@ -167,7 +167,10 @@ class Coordinator:
 
     def _hand_out(self) -> None:
         for member in self._crew.members:
-            slots = self._settings.batch_size or (member.stats and member.stats.slots) or FEW
+            slots = self._settings.batch_size
+            if not slots:
+                known = member.stats.slots if member.stats else 0
+                slots = max(known, MANY if member.seat.device == "cuda" else FEW)
             while member.state == "ready" and (free := 2 * slots - self._leases.unstarted(member.name)) > 0:
                 if self._suspects:
                     self._give(member, self._suspects.popleft(), alone=True)

@@ -15,7 +15,9 @@ from caption.item import Item
 
 KINDS = ("dynamic", "round-robin", "lockstep")
 LARGEST_BATCH = 32  # items in one hand-out
-FEW = 8  # images side by side, where nobody has said how many; as the engine has them on a CPU
+# Images side by side, where nobody has said how many: as the engine has them on a CPU, and what a GPU's engine bears at
+# least as a rule, before it has found out.
+FEW, MANY = 8, 128
 
 
 def make_schedule(kind: str, workers: Sequence[str], round_size: int) -> Schedule:

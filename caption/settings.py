@@ -137,20 +137,15 @@ def _above_zero_to_one(value: float) -> str | None:
     return None if 0 < value <= 1 else "is not above 0 and at most 1"
 
 
-def _flag_actions(value: str) -> str | None:
-    try:
-        parse_actions(value)
-    except ValueError as error:
-        return str(error)
-    return None
+def _refused_by(parse: Callable[[str], Any]) -> Callable[[str], str | None]:
+    def check(value: str) -> str | None:
+        try:
+            parse(value)
+        except ValueError as error:
+            return str(error)
+        return None
 
-
-def _formats(value: str) -> str | None:
-    try:
-        parse_formats(value)
-    except ValueError as error:
-        return str(error)
-    return None
+    return check
 
 
 def _endings(value: str) -> str | None:
@@ -284,7 +279,7 @@ class Settings:
     on_flag: str = _option(
         "", "what is done with captions that have a flag: keep, retry or fail, as refusal=fail,cut-off=retry; of "
         "others loop, empty and pad-flood are retried up to --max-retries times, the rest is kept", group="guard",
-        mark="caption", metavar="FLAG=ACTION", check=_flag_actions, listed=True,
+        mark="caption", metavar="FLAG=ACTION", check=_refused_by(parse_actions), listed=True,
     )  # fmt: skip
     trim_to_sentence: bool = _option(
         False, "take the last, unfinished sentence off a caption that was cut", group="guard", mark="caption"
@@ -326,7 +321,7 @@ class Settings:
     format: str = _option(
         "", "also write the captions in these formats while it runs, as caption.export does: jsonl, csv, parquet, txt, "
         "caption, json, imagefolder, webdataset; txt:beside is beside the pictures", group="run", mark="free",
-        metavar="FORMAT", check=_formats, listed=True,
+        metavar="FORMAT", check=_refused_by(parse_formats), listed=True,
     )  # fmt: skip
     max_retries: int = _option(
         3, "an image that failed by itself is tried again this often", group="run", mark="free", metavar="N",
