@@ -167,10 +167,8 @@ class Coordinator:
 
     def _hand_out(self) -> None:
         for member in self._crew.members:
-            slots = self._settings.batch_size
-            if not slots:
-                known = member.stats.slots if member.stats else 0
-                slots = max(known, MANY if member.seat.device == "cuda" else FEW)
+            known = self._settings.batch_size or (member.stats and member.stats.slots)
+            slots = known or (MANY if member.seat.device == "cuda" else FEW)
             while member.state == "ready" and (free := 2 * slots - self._leases.unstarted(member.name)) > 0:
                 if self._suspects:
                     self._give(member, self._suspects.popleft(), alone=True)

@@ -16,7 +16,7 @@ from caption.engine.sampling import signed
 
 STEPS = 8  # tokens a row between two answers at most
 GPU_STEPS = 4  # between two looks at what has ended: enough to do while the host goes on
-FIRST_SLOTS, FIRST_TOKENS = 32, 4096  # where memory decides, until a group was measured
+FIRST_SLOTS, FIRST_TOKENS = 128, 4096  # where memory decides, until a group was measured
 REFILL = 4  # slots are refilled when one in so many is free: a larger group is prefilled faster,
 GROUP = 16  # but one of so many no more
 
