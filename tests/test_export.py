@@ -1,6 +1,7 @@
 """Export: each committed caption stands once in each format, real libraries read it, nothing else is touched."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -461,3 +462,55 @@ def test_an_export_from_a_process_of_its_own(job):
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0 and "10 captions written" in done.stdout, done.stderr
 
+
+
+# ---- pictures that are no files ----
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """Makes the run of a data set whose pictures lie in a tar or in a table; gives OUT and the pictures in order."""
+
+    def make(kind):
+        colours = {f"{name}.png": (40 * place, 90, 10) for place, name in enumerate("abc", 1)}
+        folder = tmp_path / kind
+        folder.mkdir()
+        contents = {}
+        for name, colour in colours.items():
+            kept = io.BytesIO()
+            Image.new("RGB", (9, 7), colour).save(kept, "PNG")
+            contents[name] = kept.getvalue()
+        if kind == "tar":
+            path = folder / "shard.tar"
+            with tarfile.open(path, "w") as shard:
+                for name, content in contents.items():
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    shard.addfile(member, io.BytesIO(content))
+        else:
+            parquet = pytest.importorskip("pyarrow.parquet")
+            table = pytest.importorskip("pyarrow").table({"image": list(contents.values())})
+            path = folder / "rows.parquet"
+            parquet.write_table(table, path)
+        out = folder / "out"
+        done = run(path, "--output", out, "--model", "null")
+        assert done.returncode == 0, done.stderr
+        return out, list(contents.values())
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_pictures_inside_of_archives_go_into_shards_and_image_folders_with_their_captions(packed, kind):
+    out, contents = packed(kind)
+    words = [row["caption"] for row in sorted(captions(out).values(), key=lambda row: row["seed"])]
+    assert main([str(out), "--to", "webdataset"]) == 0
+    with tarfile.open(out / "exports" / "webdataset" / "00000.tar") as shard:
+        made = {member.name: shard.extractfile(member).read() for member in shard}
+    pictures = {data: name.removesuffix("png") for name, data in made.items() if name.endswith(".png")}
+    assert [made[f"{pictures[content]}txt"].decode() for content in contents] == words
+    assert main([str(out), "--to", "imagefolder"]) == 0
+    target = out / "exports" / "imagefolder"
+    lines = [json.loads(line) for line in (target / "metadata.jsonl").read_text().splitlines()]
+    assert {(target / line["file_name"]).read_bytes(): line["text"] for line in lines} == dict(zip(contents, words))
+    assert main([str(out), "--to", "imagefolder", "--overwrite"]) == 0

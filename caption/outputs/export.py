@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import zlib
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 import checkpoint
+from caption.outputs.archived import Archived
 from caption.outputs.ledger import Ledger, Position
 from caption.outputs.rows import CAPTIONS
 
@@ -44,6 +46,11 @@ class ExportOptions:
     shard_size: int | None = None
     overwrite: bool = False
     without: frozenset[str] = field(default_factory=frozenset)
+
+    @functools.cached_property
+    def pictures(self) -> Archived:
+        """Where the pictures' bytes come from."""
+        return Archived(self.out, self.input)
 
 
 class Row(NamedTuple):

@@ -11,11 +11,12 @@ from typing import Any
 
 import orjson
 
-from caption.errors import OutputError
+from caption.errors import ItemError, OutputError
+from caption.outputs.archived import ending
 from caption.outputs.export import ExportOptions, Note, Row
 from caption.outputs.flat import COLUMNS, flat_row
 from caption.outputs.ledger import Ledger, Position
-from caption.outputs.pictures import link_or_copy, picture_path, relative
+from caption.outputs.pictures import link_or_copy, picture_path, relative, write_new
 
 _READ = 1 << 20
 
@@ -137,8 +138,14 @@ class ImageFolder(Lines):
             return b""
         if not self.options.beside:
             try:
-                link_or_copy(source, self.path.parent / image)
-            except OSError:
+                if source.is_file():
+                    link_or_copy(source, self.path.parent / image)
+                else:
+                    content = self.options.pictures.read(row)
+                    if image.suffix.lower() != (format := ending(str(image), content)):
+                        image = image.with_name(image.name + format)
+                    write_new(self.path.parent / image, content)
+            except (OSError, ItemError):
                 self._unread.add(row["image"])
                 return b""
         return orjson.dumps({"file_name": str(image), self.options.column: row["caption"]}) + b"\n"

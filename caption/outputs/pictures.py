@@ -49,3 +49,19 @@ def link_or_copy(source: Path, target: Path) -> None:
         partial = target.with_name(f".{target.name}.partial")
         shutil.copyfile(source, partial)
         partial.replace(target)
+
+
+def write_new(target: Path, content: bytes) -> None:
+    """The picture's bytes at ``target``, whole or not at all.
+
+    Raises:
+        OSError: it can't be written, or another file is there.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(target):
+        if target.read_bytes() != content:
+            raise FileExistsError(target)
+        return
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(target)

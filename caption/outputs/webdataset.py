@@ -8,11 +8,14 @@ from pathlib import Path, PurePosixPath
 
 import orjson
 
+from caption.errors import ItemError
+from caption.image import ENDINGS
+from caption.outputs.archived import ending
 from caption.outputs.flat import flat_row
 from caption.outputs.parts import Parts
-from caption.outputs.pictures import item_name, picture_path
+from caption.outputs.pictures import item_name
 
-_SAME = {"": "jpg", "jpeg": "jpg", "jfif": "jpg", "tiff": "tif"}  # readers know a field by its ending
+_SAME = {"jpeg": "jpg", "jfif": "jpg", "tiff": "tif"}  # readers know a field by its ending
 
 
 class WebDataset(Parts):
@@ -25,18 +28,16 @@ class WebDataset(Parts):
         keys: set[str] = set()
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as shard:
             for row in rows:
-                picture = picture_path(self.options.input, row["image"])
                 try:
-                    content = picture.read_bytes()
-                except OSError:
+                    content = self.options.pictures.read(row)
+                    format = ending(row["image"], content).removeprefix(".")
+                except (OSError, ItemError):
                     self.missing.add(row["image"])
                     continue
                 key = _key(row, keys)
                 keys.add(key.lower())
-                ending = picture.suffix.lower().removeprefix(".")
-                ending = _SAME.get(ending, ending)
                 for name, data in (
-                    (ending, content),
+                    (_SAME.get(format, format), content),
                     ("txt", row["caption"].encode()),
                     ("json", orjson.dumps(flat_row(row))),
                 ):
@@ -49,7 +50,8 @@ def _key(row: dict, taken: set[str]) -> str:
     """One that no other row of the shard has: a twin of one stem gets its ending, and a number if need be."""
     image = PurePosixPath(row["image"])
     name = item_name(row)
-    stem = str(image.with_suffix("")).lstrip("/") + (f"#{name}" if name else "")
+    named = image.with_suffix("") if image.suffix.lower() in ENDINGS else image
+    stem = str(named).lstrip("/") + (f"#{name}" if name else "")
     choices = [stem, f"{stem}-{image.suffix[1:]}", *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
     cleaned = (choice.replace(".", "_") for choice in choices)
     return next(choice for choice in cleaned if choice.lower() not in taken)
