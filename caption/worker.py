@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from caption import guard
 from caption.channel import ChildChannel
-from caption.engine import OVERFLOW, import_engine
+from caption.engine import OVERFLOW, Refusal, import_engine
 from caption.errors import EngineFailed, OutOfMemory
 from caption.loaderpool import InlineLoader, LoaderPool
 from caption.messages import (
@@ -330,15 +330,21 @@ class Worker:
                 self._capacity = max(self._capacity, self._borne)
             name = OutOfMemory.__name__ if kind == "memory" else EngineFailed.__name__
             [(ref, alone)] = inside.items()
-            del self._items[ref]
-            words = f"{type(error).__name__}: {error}"
-            self._channel.send(Failed((Failure(ref, name, words, alone.width * alone.height),)))
+            self._refuse(ref, alone, name, error)
         self._steps += 1
+
+    def _refuse(self, ref: Ref, alone: _Inside, name: str, error: Exception) -> None:
+        del self._items[ref]
+        words = f"{type(error).__name__}: {error}"
+        self._channel.send(Failed((Failure(ref, name, words, alone.width * alone.height),)))
 
     def _report(self, answers: list) -> None:
         now, results, overflowed = time.monotonic(), [], []
         for answer in answers:
             inside = self._inside.pop(answer.key)
+            if isinstance(answer, Refusal):
+                self._refuse(answer.key, inside, EngineFailed.__name__, answer.error)
+                continue
             prompt = self._items.pop(answer.key).prompt
             if self._setup.options.dtype == "fp16" and set(answer.flags) & set(OVERFLOW):
                 overflowed.append(answer.key)

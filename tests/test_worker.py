@@ -9,7 +9,7 @@ import pytest
 
 import caption.engine
 import caption.worker
-from caption.engine import Answer, NotFound
+from caption.engine import Answer, NotFound, Refusal
 from caption.messages import (
     Broken,
     Captioned,
@@ -468,3 +468,15 @@ def test_stats_tell_the_stage_and_count_up(bench, monkeypatch):
     engine.go_on.set()
     bench.wait(lambda: bench.sent(Stats)[-1].steps > before.steps)
     assert bench.sent(Hello)[0].pid == os.getpid()
+
+
+def test_a_request_that_the_engine_refuses_fails_and_its_neighbours_go_on(bench, with_engine):
+    engine = with_engine()
+    step = engine.step
+    engine.step = lambda: [Refusal(one.key, ValueError("odd")) if one.key == (1, 1) else one for one in step()]
+    refs = bench.give(3)
+    bench.wait_for_results(3)
+    assert bench.failed() == {refs[1]: "EngineFailed"}
+    assert bench.sent(Failed)[0].failures[0].message == "ValueError: odd"
+    assert bench.captioned() == [refs[0], refs[2]]
+    assert [len(group) for group in bench.groups()] == [3], "nobody was done again"

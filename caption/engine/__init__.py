@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OVERFLOW", "Answer", "DoesNotLoad", "Engine", "EngineOptions", "ModelError", "NeedsRemoteCode", "NoSafetensors",
-    "NotAVisionModel", "NotFound", "Preparer", "Request", "classify", "import_engine", "load_engine", "load_preparer",
+    "NotAVisionModel", "NotFound", "Preparer", "Refusal", "Request", "classify", "import_engine", "load_engine",
+    "load_preparer",
 ]  # fmt: skip
 
 
@@ -82,6 +83,14 @@ class Answer:
     flags: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """The request with the same key can't be captioned, though it was tried alone; all others go on."""
+
+    key: Hashable
+    error: Exception
+
+
 class Engine(Protocol):
     """Holds up to `slots` requests and brings them to their end, in any order."""
 
@@ -100,7 +109,7 @@ class Engine(Protocol):
     def admit(self, requests: Iterable[Request]) -> None:
         """Take requests in. Raises ValueError for more than `free`, and then takes none."""
 
-    def step(self) -> list[Answer]:
+    def step(self) -> list[Answer | Refusal]:
         """Go on with what it holds, and return what ended.
 
         Exceptions of torch pass unchanged (see `classify`); after one, `reset` before the next `admit`.

@@ -2,14 +2,14 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 import torch
 
-from caption.engine import Answer, EngineOptions, Request
+from caption.engine import Answer, EngineOptions, Refusal, Request
 from caption.engine.base import AUTO_SLOTS, Loaded, ModelEngine
 from caption.engine.decoder import Decoder
-from caption.engine.errors import DoesNotLoad
+from caption.engine.errors import DoesNotLoad, classify
 from caption.engine.memory import MOST_TOKENS, Memory
 from caption.engine.prefill import Prefill, Prefilled
 from caption.engine.sampling import signed
@@ -46,6 +46,8 @@ class SlotEngine(ModelEngine):
     def reset(self) -> None:
         self.waiting: list[Request] = []
         self.held: dict[int, Request] = {}  # by slot
+        self.apart: set[Hashable] = set()  # keys of a group that failed: one of them is to blame
+        self.refused: list[Refusal] = []
         self.moved_in = None  # the event behind the latest group's last reading
         self._start(self.options.batch_size or (FIRST_SLOTS if self.memory else AUTO_SLOTS))
 
@@ -72,7 +74,7 @@ class SlotEngine(ModelEngine):
         self.waiting += self._checked(requests)
 
     @torch.inference_mode()
-    def step(self) -> list[Answer]:
+    def step(self) -> list[Answer | Refusal]:
         """Make tokens until a text ends, at most STEPS in each slot."""
         if self.beside:
             self.decoder.run(GPU_STEPS)  # to do for the GPU while the host prepares what follows
@@ -80,14 +82,17 @@ class SlotEngine(ModelEngine):
             pass
         moved = self.decoder.compact() if self.held else {}
         self.held = {moved.get(slot, slot): request for slot, request in self.held.items()}
-        for _ in range(0 if self.beside else STEPS):
+        refused, self.refused = self.refused, []
+        for _ in range(0 if self.beside or refused else STEPS):
             if ended := self.decoder.ended():
                 return self._answers(ended)
             self.decoder.run(1)
-        return self._answers(self.decoder.ended())
+        return refused + self._answers(self.decoder.ended())
 
     def _next_group(self) -> list[Request]:
         """The first of those that can be prefilled together, short prompts first."""
+        if doubted := [one for one in self.waiting if one.key in self.apart]:
+            return doubted[:1]
         group = next(iter(self.grouped(self.waiting)))
         group.sort(key=lambda request: request.inputs["input_ids"].shape[1])
         longest = [request.inputs["input_ids"].shape[1] for request in group]
@@ -108,6 +113,17 @@ class SlotEngine(ModelEngine):
             # What is held has its memory and goes on; the group comes again in smaller parts, or alone.
             self.prefill_tokens = max(1, sum(one.inputs["input_ids"].shape[1] for one in requests) // 2)
             return len(requests) > 1
+        except Exception as error:
+            if classify(error) != "item":
+                raise
+            if len(requests) > 1:
+                self.apart.update(one.key for one in requests)
+            else:
+                self.refused.append(Refusal(requests[0].key, error))
+                self.apart.discard(requests[0].key)
+                self.waiting.remove(requests[0])
+            return True
+        self.apart.difference_update(one.key for one in requests)
         slots = [slot for slot in range(self.slots) if slot not in self.held][: len(requests)]
         if len(slots) < len(requests):  # measured just now: the group comes again, smaller
             return True

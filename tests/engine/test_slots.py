@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GenerationMixin
 
-from caption.engine import Request, attention, check, load_engine, load_preparer
+from caption.engine import Refusal, Request, attention, check, load_engine, load_preparer
 from caption.engine.base import load
 from caption.engine.decoder import Decoder
 from caption.engine.generate import GenerateEngine
@@ -126,15 +126,32 @@ def test_after_an_exception_and_a_reset_nothing_is_left(llava, monkeypatch, when
         engine.step()
         monkeypatch.setattr(Decoder, "_step", out_of_memory)
     else:
-        bad = {**requests[3].inputs, "input_ids": requests[3].inputs["input_ids"] + 10**6}
-        engine.admit([Request("bad", bad, 0)])
-    with pytest.raises((torch.OutOfMemoryError, IndexError)):
+        monkeypatch.setattr(engine, "prefilled", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
         for _ in range(3):
             engine.step()
     monkeypatch.undo()
     engine.reset()
     assert (engine.free, engine.busy) == (4, 0)
     assert texts(engine, requests) == expected
+
+
+def test_a_request_that_fails_is_refused_alone_and_costs_its_neighbours_nothing(llava):
+    engine, requests = llava
+    expected = texts(engine, requests)
+    bad = {**requests[3].inputs, "input_ids": requests[3].inputs["input_ids"] + 10**6}
+    engine.admit(requests[:1])
+    made = {answer.key: answer.text for answer in engine.step()}
+    engine.admit([requests[1], Request("bad", bad, 0), requests[2]])
+    refused = []
+    while engine.busy:
+        for answer in engine.step():
+            if isinstance(answer, Refusal):
+                refused.append((answer.key, type(answer.error)))
+            else:
+                made[answer.key] = answer.text
+    assert made == {key: expected[key] for key in range(3)} and refused == [("bad", IndexError)]
+    assert not engine.apart and texts(engine, requests) == expected
 
 
 def test_what_is_not_finite_stays_in_its_slot_and_leaves_with_its_text(llava):
