@@ -8,7 +8,7 @@ import selectors
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from caption.errors import DecoderCrashed, DecoderHung
@@ -46,9 +46,9 @@ class InlineLoader:
         self.loading = 0
         self.steps = 0
 
-    def submit(self, ref: Ref, item: Item) -> None:
-        self._done.append(Prepared(ref, self._preparer.prepare(None, key=item.id), 0, 0))
-        self.steps += 1
+    def submit(self, items: Mapping[Ref, Item]) -> None:
+        self._done += [Prepared(ref, self._preparer.prepare(None, key=item.id), 0, 0) for ref, item in items.items()]
+        self.steps += len(items)
 
     def take(self, timeout: float = 0) -> list[Prepared]:
         done, self._done = self._done, []
@@ -103,10 +103,11 @@ class LoaderPool:
         self._thread = threading.Thread(target=self._run, name="loaders", daemon=True)
         self._thread.start()
 
-    def submit(self, ref: Ref, item: Item) -> None:
+    def submit(self, items: Mapping[Ref, Item]) -> None:
+        """All at once: each call wakes the thread, which takes the interpreter's lock for a while."""
         with self._lock:
-            self._waiting.append(LoaderTask(ref, item))
-            self.loading += 1
+            self._waiting += [LoaderTask(ref, item) for ref, item in items.items()]
+            self.loading += len(items)
         os.write(self._wake_write, b"x")
 
     def take(self, timeout: float = 0) -> list:

@@ -174,14 +174,12 @@ class Worker:
         if batch.alone:
             self._prepare_apart(list(items))
         else:
-            for ref, item in items.items():
-                self._loaders.submit(ref, item)
+            self._loaders.submit(items)
 
     def _prepare_apart(self, refs: Sequence[Ref]) -> None:
         """Has them prepared as a group that runs by itself."""
         self._apart |= dict.fromkeys(refs, _Group(len(refs)))
-        for ref in refs:
-            self._loaders.submit(ref, self._items[ref])
+        self._loaders.submit({ref: self._items[ref] for ref in refs})
 
     # ---- loading ----
 

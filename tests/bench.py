@@ -65,8 +65,8 @@ class HeldLoader(InlineLoader):
     def __init__(self):
         self.answers, self.loading, self.steps = [], 0, 0
 
-    def submit(self, ref, item):
-        self.loading += 1
+    def submit(self, items):
+        self.loading += len(items)
 
     def take(self, timeout=0):
         if not self.answers:

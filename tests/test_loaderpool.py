@@ -71,7 +71,7 @@ def submit(pool, folder, names):
         path = folder / name
         if not path.exists():
             Image.new("RGB", (10 + position, 5), "red").save(path, "PNG")
-        pool.submit((1, position), Item(position, name, name, str(path), position))
+        pool.submit({(1, position): Item(position, name, name, str(path), position)})
 
 
 def answers(pool, count, timeout=30.0):
@@ -103,7 +103,7 @@ def test_a_bad_picture_is_refused_with_its_class_and_its_neighbours_come(tmp_pat
     pool = open_pool()
     submit(pool, tmp_path, ["good.png", "text.png", "empty.png", "large.png", "fine.png"])
     (tmp_path / "gone.png").symlink_to("nowhere")
-    pool.submit((1, 5), Item(5, "gone", "gone", str(tmp_path / "gone.png"), 5))
+    pool.submit({(1, 5): Item(5, "gone", "gone", str(tmp_path / "gone.png"), 5)})
     got = answers(pool, 6)
     assert [getattr(one, "error", None) for one in got.values()] == [
         None, "NotAnImage", "EmptyFile", "TooLarge", None, "Vanished"
@@ -221,7 +221,7 @@ def test_messages_larger_than_a_socket_takes_arrive_whole(tmp_path, open_pool):
     Image.new("RGB", (10, 5)).save(tmp_path / "a.png")
     for position in range(4):
         item = Item(position, "a", "a", str(tmp_path / "a.png"), position, extra={"page": "y" * 1_000_000})
-        pool.submit((1, position), item)
+        pool.submit({(1, position): item})
     assert all(isinstance(one, Prepared) for one in answers(pool, 4).values())
 
 
@@ -357,7 +357,7 @@ def test_inline_loader_answers_at_once():
     from caption.engine import load_preparer
 
     loader = InlineLoader(load_preparer(options()))
-    loader.submit((1, 0), Item(0, "a/b.png", "a/b.png", "/nowhere", 0))
+    loader.submit({(1, 0): Item(0, "a/b.png", "a/b.png", "/nowhere", 0)})
     (answer,) = loader.take(60)
     assert answer.inputs["text"].tobytes() == b"a/b.png"
     assert loader.take(60) == []
