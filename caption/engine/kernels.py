@@ -13,6 +13,8 @@ PLACES = 64  # of the cache that a program reads at a time; twice as many small 
 SPLITS = (1, 2, 4, 8, 16, 32)  # parts in which a slot is read side by side, where there are few slots
 LOG2E = 1.4426950408889634
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
+TILE = 4096  # numbers that a program norms at a time
+FEW_ROWS = 2048  # each has a program of its own
 
 
 def attend(
@@ -228,3 +230,37 @@ def _gated(both, output, size, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
     else:
         gate = gate * tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
     tl.store(output + token * size + column, (gate * up).to(output.dtype.element_ty), mask=inside)
+
+
+def normed(
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float, centred: bool
+) -> torch.Tensor:
+    """LayerNorm where `centred`, else RMSNorm, in fp32. states: [..., size]; weight, bias: [size]."""
+    size = weight.shape[0]
+    states = states.reshape(-1, size) if states.dim() != 2 else states
+    rows, output = states.shape[0], torch.empty_like(states, memory_format=torch.contiguous_format)
+    width = triton.next_power_of_2(size)
+    together = max(1, TILE // width) if rows > FEW_ROWS else 1
+    _normed[(triton.cdiv(rows, together),)](
+        states, weight, weight if bias is None else bias, output, rows, size, states.stride(0), eps,
+        centred, bias is not None, together, width, num_warps=8 if width > TILE // 2 else 4,
+    )  # fmt: skip
+    return output
+
+
+@triton.jit
+def _normed(
+    states, weight, bias, output, rows, size, state_row, eps,
+    CENTRED: tl.constexpr, BIASED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    row, column = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    inside = (row[:, None] < rows) & (column[None, :] < size)
+    found = tl.load(states + row[:, None] * state_row + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    if CENTRED:
+        found = tl.where(inside, found - (tl.sum(found, 1) / size)[:, None], 0.0)
+    spread = tl.sum(found * found, 1) / size
+    scale = tl.load(weight + column, mask=column < size, other=0.0).to(tl.float32)
+    made = found * tl.rsqrt(spread + eps)[:, None] * scale[None, :]
+    if BIASED:
+        made += tl.load(bias + column, mask=column < size, other=0.0).to(tl.float32)[None, :]
+    tl.store(output + row[:, None] * size + column[None, :], made.to(output.dtype.element_ty), mask=inside)

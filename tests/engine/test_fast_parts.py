@@ -52,3 +52,23 @@ def test_words_with_kernels_are_those_of_generate(checkpoint, name):
         one()
     assert not any("forward" in vars(module) for module in loaded.model.modules())
     assert texts(GenerateEngine(settings, loaded), requests) == expected
+
+
+@pytest.mark.parametrize(("act", "faster"), [("tanh", True), ("none", False)])
+def test_two_layers_are_joined_where_their_activation_is_the_one_that_cublas_knows(act, faster):
+    class Mlp(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2 = torch.nn.Linear(24, 48), torch.nn.Linear(48, 24)
+            self.activation_fn = torch.nn.GELU(approximate=act)
+
+        def forward(self, states):
+            return self.fc2(self.activation_fn(self.fc1(states)))
+
+    mlp = Mlp().to(DEVICE, torch.float16).eval()
+    states = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0)).to(DEVICE, torch.float16)
+    with torch.inference_mode():
+        expected, forward = mlp(states), fused._two_layers(mlp)
+        assert (forward is not None) == faster
+        if faster:
+            torch.testing.assert_close(forward(states), expected, rtol=5e-3, atol=5e-3)

@@ -88,3 +88,22 @@ def test_gated_activation(activation):
     }[activation]
     gate, up = both.double().chunk(2, -1)
     assert near(kernels.gated(both, activation), act(gate) * up)
+
+
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize(("rows", "size"), [(5, 24), (2100, 80), (7, 5000)])
+def test_norms_are_those_of_torch(rows, size, biased):
+    states, weight = 3 * noise(rows, size) + 1, noise(size, seed=1)
+    bias = noise(size, seed=2) if biased else None
+    exact = states.double(), (size,), weight.double()
+    expected = torch.nn.functional.layer_norm(*exact, bias.double() if biased else None, 1e-6)
+    assert near(kernels.normed(states, weight, bias, 1e-6, centred=True), expected)
+    expected = torch.nn.functional.rms_norm(*exact, 1e-6)
+    expected = expected + bias.double() if biased else expected
+    assert near(kernels.normed(states, weight, bias, 1e-6, centred=False), expected)
+
+
+def test_rows_apart_in_memory_are_normed_as_rows_together():
+    wide, weight = noise(6, 64), noise(24, seed=1)
+    expected = kernels.normed(wide[:, :24].contiguous(), weight, None, 1e-6, True)
+    assert torch.equal(kernels.normed(wide[:, :24], weight, None, 1e-6, True), expected)
