@@ -74,7 +74,7 @@ class Coordinator:
         self._begin = time.monotonic()
         self._last_commit = self._last_beat = self._begin
         self._first_hand_out: float | None = None
-        self._draining = False
+        self._draining = self._unnoted = False
         self._row_bytes = 0
         self.outcome = Outcome()
 
@@ -202,7 +202,7 @@ class Coordinator:
         elif isinstance(message, Loaded):
             if fallback := message.facts.get("fallback"):
                 self._progress.say(f"{member.name}: {fallback}")
-            self._run_file.note(workers={one.name: one.facts for one in self._crew.members if one.facts})
+            self._unnoted = True  # written when the worker has its first images: that can wait long for the disk
         elif isinstance(message, Died):
             self._take_back(member, message)
         elif isinstance(message, GivenUp):
@@ -335,6 +335,9 @@ class Coordinator:
     # ---- record and display ----
 
     def _look_after_record(self) -> None:
+        if self._unnoted:
+            self._run_file.note(workers={one.name: one.facts for one in self._crew.members if one.facts})
+            self._unnoted = False
         now = time.monotonic()
         waiting = self._record.uncommitted
         if waiting >= self._settings.checkpoint_every or (waiting and now - self._last_commit >= COMMIT_EVERY):

@@ -66,7 +66,7 @@ class LoaderPool:
         count: loader processes.
         setup: what each is told first.
         timeout: seconds that one image may take.
-        lock_pages: given to the memory (sharedmemory.Incoming), by the thread that takes; None: as it is.
+        lock_pages: given to the memory (sharedmemory.Incoming); None: as it is.
 
     Attributes:
         loading: images submitted and not yet taken out as Prepared or Refused.
@@ -120,9 +120,6 @@ class LoaderPool:
             done = list(self._done)
             self._done.clear()
             self.loading -= len(done)
-        if self._lock_pages:
-            for memory in self._memories:
-                memory.lock_pages(self._lock_pages)
         return done
 
     def close(self) -> None:
@@ -162,6 +159,9 @@ class LoaderPool:
                     self._listen(key.data)
             self._watch()
             self._feed()
+            if self._lock_pages:
+                for memory in self._memories:
+                    memory.lock_pages(self._lock_pages)
 
     def _start(self, memory: Incoming) -> None:
         loader = _Loader(Child("caption.loader", ENVIRONMENT, [memory.descriptor]), memory)

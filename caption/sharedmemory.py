@@ -179,7 +179,7 @@ class Incoming:
         )
 
     def lock_pages(self, lock: Callable[[np.ndarray], bool]) -> None:
-        """Has each segment locked once, as soon as ``lock`` can do it: returns True. For another thread."""
+        """Has each segment locked once, as soon as ``lock`` can do it: returns True."""
         while self._unlocked and lock(self._unlocked[0]):
             self._unlocked.popleft()
 

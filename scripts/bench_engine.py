@@ -266,6 +266,7 @@ class Bench:
         command = [sys.executable, "-m", "caption.run", str(manifest), "--output", str(out)]
         command += ["--model", str(self.model_folder), "--prompt", PROMPT, "--max-new-tokens", str(MOST)]
         command += ["--on-flag", ",".join(f"{flag}=keep" for flag in FLAGS)]  # nonsense is not tried again
+        os.sync()  # the model is on its disk before the run asks the disk for its own small files
         subprocess.run(command, cwd=ROOT, check=True)
         ran = json.loads((out / "run.json").read_text())["runs"][-1]["totals"]
         done = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]

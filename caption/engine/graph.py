@@ -39,7 +39,8 @@ class Graphs:
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             # torch.cuda.graph would collect garbage and give all spare memory back first, which takes longer than this.
-            graph.capture_begin(*(() if self.pool is None else (self.pool,)))
+            # Of this thread alone: another one locks pages for the loaders.
+            graph.capture_begin(self.pool, capture_error_mode="thread_local")
             try:
                 step(*shape)
             finally:

@@ -41,13 +41,13 @@ def attend(
     _attend[(rows, groups, splits)](
         query, keys, values, ranges, output, parts, sums, scale * LOG2E,
         query.stride(0), query.stride(1), keys.stride(0), keys.stride(1), keys.stride(2),
-        values.stride(0), values.stride(1), values.stride(2),
-        together, size, splits, padded, width, places, query.dtype == torch.float32,
+        values.stride(0), values.stride(1), values.stride(2), splits,
+        together, size, splits > 1, padded, width, places, query.dtype == torch.float32,
         num_warps=4, num_stages=2,
     )  # fmt: skip
     if splits > 1:
         _join[(rows, groups)](
-            parts, sums, output, together, size, splits, triton.next_power_of_2(together), width, num_warps=4
+            parts, sums, output, splits, together, size, triton.next_power_of_2(together), width, num_warps=4
         )
     return output
 
@@ -59,16 +59,16 @@ def _splits(programs: int, device: torch.device, places: int) -> int:
     return max(splits for splits in SPLITS if splits <= max(wanted, 1))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])  # a kernel that was compiled for one number of rows is for all
 def _attend(
     query, keys, values, ranges, output, parts, sums, scale,
-    query_row, query_head, key_row, key_head, key_place, value_row, value_head, value_place,
-    TOGETHER: tl.constexpr, SIZE: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr, WIDTH: tl.constexpr,
+    query_row, query_head, key_row, key_head, key_place, value_row, value_head, value_place, splits,
+    TOGETHER: tl.constexpr, SIZE: tl.constexpr, SPLIT: tl.constexpr, PADDED: tl.constexpr, WIDTH: tl.constexpr,
     PLACES: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     row, group, split = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
     first, end = tl.load(ranges + 2 * row), tl.load(ranges + 2 * row + 1)
-    part = tl.cdiv(tl.cdiv(end - first, SPLITS), PLACES) * PLACES
+    part = tl.cdiv(tl.cdiv(end - first, splits), PLACES) * PLACES
     begin = first + split * part
     stop = tl.minimum(begin + part, end)
     head, place, column = tl.arange(0, PADDED), tl.arange(0, PLACES), tl.arange(0, WIDTH)
@@ -94,21 +94,21 @@ def _attend(
         value = tl.load(values + places[:, None] * value_place + column[None, :], mask=there, other=0.0)
         found = found * shrink[:, None] + tl.dot(weights.to(value.dtype), value, input_precision=precision)
         most = larger
-    if SPLITS == 1:
+    if not SPLIT:
         done = found / tl.where(total == 0.0, 1.0, total)[:, None]
         where = (row * tl.num_programs(1) * TOGETHER + heads)[:, None] * SIZE + column[None, :]
         tl.store(output + where, done.to(output.dtype.element_ty), mask=inside)
     else:
-        where = ((row * tl.num_programs(1) + group) * SPLITS + split) * TOGETHER + head
+        where = ((row * tl.num_programs(1) + group) * splits + split) * TOGETHER + head
         tl.store(parts + where[:, None] * SIZE + column[None, :], found, mask=inside)
         tl.store(sums + 2 * where, most, mask=head < TOGETHER)
         tl.store(sums + 2 * where + 1, total, mask=head < TOGETHER)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def _join(
-    parts, sums, output,
-    TOGETHER: tl.constexpr, SIZE: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr, WIDTH: tl.constexpr,
+    parts, sums, output, splits,
+    TOGETHER: tl.constexpr, SIZE: tl.constexpr, PADDED: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     row, group = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     base = (row * tl.num_programs(1) + group) * TOGETHER
@@ -118,8 +118,8 @@ def _join(
     most = tl.full([PADDED], -1e30, tl.float32)  # finite: of an empty range all parts are empty
     total = tl.zeros([PADDED], tl.float32)
     found = tl.zeros([PADDED, WIDTH], tl.float32)
-    for split in range(SPLITS):
-        where = base * SPLITS + split * TOGETHER + head
+    for split in range(splits):
+        where = base * splits + split * TOGETHER + head
         theirs = tl.load(sums + 2 * where, mask=real, other=float("-inf"))
         larger = tl.maximum(most, theirs)
         shrink, scale = tl.exp2(most - larger), tl.exp2(theirs - larger)
