@@ -93,7 +93,8 @@ class ModelEngine:
             "device": torch.cuda.get_device_name() if self.options.device == "cuda" else self.options.device,
             "attention": getattr(model.config, "_attn_implementation", None),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            # As plain text: torch's own class would have the coordinator import torch to read it.
+            "versions": {"torch": str(torch.__version__), "transformers": transformers.__version__},
             **({"fallback": self.fallback} if self.fallback else {}),
         }
 
