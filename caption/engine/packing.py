@@ -1,4 +1,7 @@
-"""Prompts of unlike lengths one behind the other, where padding would be computed like text."""
+"""Prompts of unlike lengths one behind the other, where padding would be computed like text.
+
+And of the last layer's MLP only the last token of each, as nobody asks what comes out of the others.
+"""
 
 from collections.abc import Callable
 
@@ -21,26 +24,72 @@ def install(model: torch.nn.Module) -> Callable[[], None] | None:
     kinds = set(getattr(config, "layer_types", None) or ())
     if config._attn_implementation != attention.NAME or text is model or len(kinds) > 1:
         return None
+    last = _LastMlp(text)
     original = text.forward
 
     def forward(*args, **kwargs):
-        return original(*args, **kwargs) if args else _packed(original, kwargs)
+        return original(*args, **kwargs) if args else _packed(original, last, kwargs)
+
+    def remove() -> None:
+        vars(text).pop("forward")
+        last.remove()
 
     text.forward = forward
-    return lambda: vars(text).pop("forward")
+    return remove
 
 
-def _packed(original: Callable, kwargs: dict):
+class _LastMlp:
+    """The MLP of the text model's last layer, where it is known by its name.
+
+    tokens: the place of each prompt's last token while prompts are computed; None: all tokens count.
+    """
+
+    def __init__(self, text: torch.nn.Module):
+        layers = getattr(text, "layers", None)
+        self.module = getattr(layers[-1], "mlp", None) if isinstance(layers, torch.nn.ModuleList) else None
+        self.tokens: torch.Tensor | None = None
+        if self.module is not None:
+            self.had = vars(self.module).get("forward")
+            self.original = self.module.forward
+            self.module.forward = self._forward
+
+    def run(self, forward: Callable, kwargs: dict, tokens: torch.Tensor):
+        """The forward, of whose result only these tokens will be read."""
+        self.tokens = tokens
+        try:
+            return forward(**kwargs)
+        finally:
+            self.tokens = None
+
+    def _forward(self, states: torch.Tensor):
+        if self.tokens is None:
+            return self.original(states)
+        made = self.original(states[:, self.tokens])
+        if not torch.is_tensor(made):  # experts tell more than their answer
+            return self.original(states)
+        return torch.zeros_like(states).index_copy_(1, self.tokens, made)
+
+    def remove(self) -> None:
+        if self.module is not None:
+            del self.module.forward
+            if self.had is not None:
+                self.module.forward = self.had
+
+
+def _packed(original: Callable, last: _LastMlp, kwargs: dict):
     embeds, mask, cache = (kwargs.get(name) for name in ("inputs_embeds", "attention_mask", "past_key_values"))
     positions = kwargs.get("position_ids")
     prompts = embeds is not None and embeds.shape[1] > 1 and type(cache) is DynamicCache and not cache.get_seq_length()
-    if not prompts or positions is None or mask is None or mask.shape != embeds.shape[:2]:
+    if not prompts:
         return original(**kwargs)
+    ends = torch.tensor([embeds.shape[1] - 1], device=embeds.device)  # padding stands on the left
+    if positions is None or mask is None or mask.shape != embeds.shape[:2]:
+        return last.run(original, kwargs, ends)
     rows, tokens = mask.shape
     lengths = mask.sum(1)
     kept = mask.flatten().nonzero()[:, 0]
     if len(kept) == rows * tokens:
-        return original(**kwargs)
+        return last.run(original, kwargs, ends)
 
     def pack(name: str, value):
         if not torch.is_tensor(value):
@@ -52,7 +101,7 @@ def _packed(original: Callable, kwargs: dict):
 
     borders = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
     packed = {name: pack(name, value) for name, value in kwargs.items()}
-    outputs = original(**{**packed, "attention_mask": borders[None, None, None]})
+    outputs = last.run(original, {**packed, "attention_mask": borders[None, None, None]}, borders[1:].long() - 1)
 
     def unpack(values: torch.Tensor, place: int) -> torch.Tensor:
         """The `len(kept)` entries of this dimension, as rows and tokens."""

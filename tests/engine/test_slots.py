@@ -340,3 +340,16 @@ def test_a_run_says_why_its_model_is_slower(checkpoint, tmp_path):
     reason = "Kosmos2ForConditionalGeneration can't be captioned in slots"
     assert reason in done.stdout + done.stderr
     assert reason in (tmp_path / "out" / "run.json").read_text()
+
+
+@pytest.mark.parametrize("unlike", [True, False], ids=["prompts of unlike lengths", "of one length"])
+def test_the_last_layers_mlp_is_computed_for_the_last_tokens_alone(checkpoint, unlike):
+    settings = options(checkpoint("qwen2_5_vl"), batch_size=4)
+    engine, requests = load_engine(settings), requests_for(settings.model, "qwen2_5_vl", 4)
+    if not unlike:
+        requests = [replace(requests[0], key=key) for key in range(4)]
+    mlp, rows = engine.model.get_decoder().layers[-1].mlp, []
+    mlp.down_proj.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[:-1].numel()))
+    with torch.inference_mode():
+        engine.prefilled(requests)
+    assert rows == [4]
