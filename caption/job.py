@@ -14,13 +14,9 @@ from caption.coordinator import Coordinator
 from caption.crew import Crew
 from caption.devices import Seat, choose_seats
 from caption.dryrun import dry_run
-from caption.engine import EngineOptions
 from caption.errors import UsageError
 from caption.feed import Count, Feed
 from caption.followers import Followers
-from caption.guard import GuardOptions
-from caption.image import DecodeOptions
-from caption.messages import Setup
 from caption.model import Model, find_model
 from caption.monitor import Monitor
 from caption.outcome import Outcome
@@ -31,7 +27,8 @@ from caption.progress import Progress
 from caption.redo import withdraw_rows
 from caption.runfile import RunFile
 from caption.schedule import FEW, make_schedule
-from caption.settings import OPTIONS, Settings, caption_settings
+from caption.settings import Settings, caption_settings
+from caption.setup import chosen_dtype, make_setup
 from caption.sources import STDIN, Source, open_source
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
@@ -54,9 +51,7 @@ def run_job(settings: Settings) -> int:
         summary.warn_of_slowness(settings, seats)
         out = Path(settings.output)
         source = _open_source(settings)
-        dtype = settings.dtype
-        if dtype == "auto":
-            dtype = "fp32" if seats[0].device == "cpu" else "fp16"
+        dtype = chosen_dtype(settings, seats)
         if settings.dry_run:
             dry_run(settings, make_fingerprint(settings, dtype), source, seats)
             return 0
@@ -114,30 +109,16 @@ def _work(
     run_file: RunFile,
     stop: StopSignals,
 ) -> Outcome:
-    shared = {field.name for field in dataclasses.fields(EngineOptions)} & OPTIONS.keys()
-    options = EngineOptions(
-        **{name: getattr(settings, name) for name in shared}
-        | {"model": model.folder, "model_identity": model.identity, "dtype": dtype}
-        | {"device": seats[0].device, "threads": seats[0].threads}
-    )
-    decode = DecodeOptions(settings.max_pixels, settings.max_pixels_decoded)
-    guard = GuardOptions(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(GuardOptions)})
     precision = Precision(dtype, run_file)
     if precision.switched:
         say(f"        in {precision.dtype}, as {dtype} was too narrow in an earlier run")
-
-    def setup(seat: Seat) -> Setup:
-        numbers = dataclasses.replace(options, dtype=precision.dtype)
-        return Setup(seat.name, numbers, seat.loaders, decode, settings.decode_timeout, guard, precision.flags)
 
     names = [seat.name for seat in seats]
     out = Path(settings.output)
     with contextlib.ExitStack() as open_:
         progress = open_.enter_context(contextlib.closing(Progress(names)))
         stats = open_.enter_context(contextlib.closing(StatsFile(out, Monitor(seats))))
-        crew = open_.enter_context(
-            Crew(seats, setup)
-        )
+        crew = open_.enter_context(Crew(seats, make_setup(settings, seats, model, precision)))
         twins = Twins()
         if settings.dedupe:
             say("Looking for equal pictures (--dedupe).")
