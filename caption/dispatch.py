@@ -89,19 +89,35 @@ class Dispatcher:
         """
         if self._failure:
             raise self._failure
-        for member in self._crew.members:
-            known = self._settings.batch_size or (member.stats and member.stats.slots)
-            slots = known or (MANY if member.seat.device == "cuda" else FEW)
-            while member.state == "ready" and (free := 2 * slots - self._leases.unstarted(member.name)) > 0:
-                if self._suspects:
-                    self._give(member, self._suspects.popleft(), alone=True)
-                    continue
-                batch = self._schedule.take(member.name, min(slots, LARGEST_BATCH, free))
-                if not batch:
-                    break
-                for item in batch:
-                    self._owners[item.index] = member.name
-                self._give(member, batch, alone=False)
+        hungry = [member for member in self._crew.members if member.state == "ready"]
+        while hungry:  # a batch each in turn: the first must not take what the others could begin with
+            hungry = [member for member in hungry if self._feed(member)]
+
+    @property
+    def places(self) -> int:
+        """Images side by side in all engines."""
+        return sum(self._slots(member) for member in self._crew.members if not member.gone)
+
+    def _slots(self, member: Member) -> int:
+        known = self._settings.batch_size or (member.stats and member.stats.slots)
+        return known or (MANY if member.seat.device == "cuda" else FEW)
+
+    def _feed(self, member: Member) -> bool:
+        """Gives the worker a batch, if it should have one and there is one."""
+        slots = self._slots(member)
+        free = 2 * slots - self._leases.unstarted(member.name)
+        if free <= 0:
+            return False
+        if self._suspects:
+            self._give(member, self._suspects.popleft(), alone=True)
+            return True
+        batch = self._schedule.take(member.name, min(slots, LARGEST_BATCH, free))
+        if not batch:
+            return False
+        for item in batch:
+            self._owners[item.index] = member.name
+        self._give(member, batch, alone=False)
+        return True
 
     def _give(self, member: Member, items: Sequence[Item], alone: bool) -> None:
         self.first_hand_out = self.first_hand_out or time.monotonic()

@@ -23,12 +23,15 @@ def chosen_dtype(settings: Settings, seats: Sequence[Seat]) -> str:
 
 
 def make_setup(
-    settings: Settings, seats: Sequence[Seat], model: Model, precision: Precision
-) -> Callable[[Seat], Setup]:  # fmt: skip
-    """Gives what makes the first message for a seat's worker, in the numbers of that moment."""
-    shared = {field.name for field in dataclasses.fields(EngineOptions)} & OPTIONS.keys()
+    settings: Settings, seats: Sequence[Seat], model: Model, precision: Precision, shared: int | None = None
+) -> Callable[[Seat], Setup]:
+    """Gives what makes the first message for a seat's worker, in the numbers of that moment.
+
+    shared: descriptor of the memory that a Python caller's pictures lie in.
+    """
+    names = {field.name for field in dataclasses.fields(EngineOptions)} & OPTIONS.keys()
     options = EngineOptions(
-        **{name: getattr(settings, name) for name in shared}
+        **{name: getattr(settings, name) for name in names}
         | {"model": model.folder, "model_identity": model.identity, "dtype": precision.dtype}
         | {"device": seats[0].device, "threads": seats[0].threads}
     )
@@ -37,6 +40,7 @@ def make_setup(
 
     def setup(seat: Seat) -> Setup:
         numbers = dataclasses.replace(options, dtype=precision.dtype)
-        return Setup(seat.name, numbers, seat.loaders, decode, settings.decode_timeout, guard, precision.flags)
+        timeout = settings.decode_timeout
+        return Setup(seat.name, numbers, seat.loaders, decode, timeout, guard, precision.flags, shared)
 
     return setup

@@ -190,7 +190,9 @@ class Worker:
         if is_null(setup.options.model):
             return InlineLoader(load_preparer(setup.options))
         lock = pinned.lock_pages if setup.options.device == "cuda" else None
-        return LoaderPool(setup.loaders, LoaderSetup(setup.options, setup.decode), setup.decode_timeout, lock)
+        inherited = [] if setup.shared is None else [setup.shared]
+        told = LoaderSetup(setup.options, setup.decode)
+        return LoaderPool(setup.loaders, told, setup.decode_timeout, lock, inherited=inherited)
 
     def _load(self) -> bool:
         from caption.engine import DoesNotLoad, ModelError, classify, load_engine
