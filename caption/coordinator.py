@@ -165,7 +165,8 @@ class Coordinator:
             if result:
                 rows = self._twins.settle(item, CAPTIONS, caption_row(item, result))
                 captioned += rows
-                self.outcome.flags.update(result.flags)
+                if result.flags:
+                    self.outcome.flags.update(result.flags)
                 self._per_worker[worker]["done"] += len(rows)
             else:
                 rows = self._twins.settle(item, FAILED, failed_row(item, error, text))
