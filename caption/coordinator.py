@@ -11,6 +11,7 @@ from caption.dispatch import Dispatcher, Ending
 from caption.errors import InputError
 from caption.feed import WINDOW, Count, Feed
 from caption.item import Item
+from caption.laps import Laps
 from caption.messages import Finish
 from caption.outcome import Outcome
 from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
@@ -40,6 +41,7 @@ class Coordinator:
         feed: the items to do.
         count: the size of the input, for display.
         twins: items that take over the row of an earlier one.
+        laps: of the command so far.
         schedule: empty, with the names of the crew's seats.
     """
 
@@ -58,6 +60,7 @@ class Coordinator:
         precision: Precision,
         stop: StopSignals,
         twins: Twins | None = None,
+        laps: Laps | None = None,
     ):
         self._settings, self._source, self._feed, self._count = settings, source, feed, count
         self._schedule, self._record, self._crew = schedule, record, crew
@@ -67,6 +70,7 @@ class Coordinator:
             settings, schedule, crew, precision, progress.say, self._has_loaded,
             "all captions so far are saved; mend this and type the same command again",
         )  # fmt: skip
+        self._laps = laps or Laps()
         self._per_worker = {member.name: Counter() for member in crew.members}
         self._begin = time.monotonic()
         self._last_commit = self._last_beat = self._begin
@@ -82,6 +86,7 @@ class Coordinator:
             checkpoint.Error, OSError: the record can't be written any more.
         """
         behind = self._start_reading()
+        self._laps.end("input")
         while not self._ended():
             self._keep(self._dispatcher.collect(0 if behind else _POLL))
             if self._stop.asked and not self._dispatcher.draining:
@@ -175,6 +180,8 @@ class Coordinator:
                 self._per_worker[worker]["failed"] += 1
         if captioned:
             self._append_captions(captioned)
+            if not self.outcome.until_first_caption:
+                self._note_beginning(endings[0].worker)
         if failed:
             self._record.append(FAILED, failed)
             self.outcome.failed += len(failed)
@@ -187,6 +194,17 @@ class Coordinator:
         self.outcome.seconds = now - self._dispatcher.first_hand_out
         self.outcome.captioned += len(rows)
         self._row_bytes += sum(len(row) for _, row in rows)
+
+    def _note_beginning(self, worker: str) -> None:
+        """Where the time went until the first caption, which this worker has made."""
+        laps, dispatcher = self._laps, self._dispatcher
+        member = next(member for member in self._crew.members if member.name == worker)
+        laps.end("worker's process", member.said_hello)
+        laps.add(member.load_laps)
+        laps.end("other workers", dispatcher.first_hand_out)
+        laps.end("first pictures", dispatcher.first_start)
+        laps.end("first caption")
+        self.outcome.until_first_caption = {part: round(seconds, 3) for part, seconds in laps.seconds.items()}
 
     # ---- record and display ----
 

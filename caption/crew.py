@@ -49,6 +49,8 @@ class Member:
             and another follows), "left" or "gone".
         stats: the last Stats of the present worker.
         facts: what its engine said of itself.
+        said_hello: when the present worker's process had started, by ``time.monotonic``.
+        load_laps: seconds from then until it was loaded, part by part.
     """
 
     def __init__(self, seat: Seat):
@@ -57,7 +59,8 @@ class Member:
         self.child: Child | None = None
         self.stats: Stats | None = None
         self.facts: dict = {}
-        self.load_seconds = 0.0
+        self.load_seconds = self.said_hello = 0.0
+        self.load_laps: dict[str, float] = {}
         self.starts = 0
         self._resume_at = 0.0
         self._failed_loads = self._fruitless = 0
@@ -214,13 +217,14 @@ class Crew:
     def _receive(self, member: Member, events: list) -> None:
         for message in member.child.channel.receive():
             if isinstance(message, Hello):
-                member.state = "waiting"
+                member.state, member.said_hello = "waiting", time.monotonic()
             elif isinstance(message, Stats):
                 member.stats = message
                 member.child.forget_words()
             elif isinstance(message, Loaded):
                 member.state = "ready"
                 member.facts, member.load_seconds = message.facts, message.seconds
+                member.load_laps = message.laps
                 member._failed_loads = 0
                 events.append((member, message))
             elif isinstance(message, NotLoaded):

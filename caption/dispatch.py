@@ -45,7 +45,8 @@ class Dispatcher:
 
     Attributes:
         draining: nothing is handed out any more.
-        first_hand_out: when that was, by ``time.monotonic``, or None.
+        first_hand_out, first_start: when the first batch was given away, and when the first images entered an engine,
+            by ``time.monotonic``; or None.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Dispatcher:
         self._failure: CaptionError | None = None
         self.draining = False
         self.first_hand_out: float | None = None
+        self.first_start: float | None = None
 
     @property
     def busy(self) -> bool:
@@ -134,6 +136,7 @@ class Dispatcher:
 
     def _handle(self, member: Member, message: object) -> None:
         if isinstance(message, Started):
+            self.first_start = self.first_start or time.monotonic()
             self._leases.start(message.refs)
         elif isinstance(message, Captioned):
             self._keep(member, message)

@@ -17,6 +17,7 @@ from caption.dryrun import dry_run
 from caption.errors import UsageError
 from caption.feed import Count, Feed
 from caption.followers import Followers
+from caption.laps import Laps
 from caption.model import Model, find_model
 from caption.monitor import Monitor
 from caption.outcome import Outcome
@@ -37,8 +38,11 @@ from caption.twins import Twins
 _ROW_FORMAT = 1
 
 
-def run_job(settings: Settings) -> int:
+def run_job(settings: Settings, laps: Laps | None = None) -> int:
     """Does the job, or as much of it as a stop lets; prints what it does and how it ended.
+
+    Args:
+        laps: of the command so far.
 
     Returns:
         The exit code.
@@ -46,6 +50,7 @@ def run_job(settings: Settings) -> int:
     Raises:
         CaptionError: the run can't begin or can't go on.
     """
+    laps = laps or Laps()
     with StopSignals() as stop:
         seats = choose_seats(settings)
         summary.warn_of_slowness(settings, seats)
@@ -59,6 +64,7 @@ def run_job(settings: Settings) -> int:
         model = find_model(
             settings.model, settings.revision, settings.trust_remote_code, settings.allow_pickled_weights
         )
+        laps.end("finding the model")
         fingerprint = make_fingerprint(settings, dtype) | {"model": model.identity}
         with record_errors(out), open_record(out, fingerprint) as record:
             withdrawn = withdraw_rows(record, out, settings.retry_failed, settings.redo, say)
@@ -70,7 +76,7 @@ def run_job(settings: Settings) -> int:
                 say(f"Note: another version than in the run before: {change}.")
             run_file.note(seats=[dataclasses.asdict(seat) for seat in seats], model=dataclasses.asdict(model))
             with contextlib.closing(Followers(settings)) as followers:
-                outcome = _work(settings, source, seats, model, dtype, record, run_file, stop)
+                outcome = _work(settings, source, seats, model, dtype, record, run_file, stop, laps)
             code = _exit_code(settings, record, outcome, stop) or followers.exit_code
             run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
         summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
@@ -108,6 +114,7 @@ def _work(
     record: checkpoint.Record,
     run_file: RunFile,
     stop: StopSignals,
+    laps: Laps,
 ) -> Outcome:
     precision = Precision(dtype, run_file)
     if precision.switched:
@@ -138,6 +145,7 @@ def _work(
             precision=precision,
             stop=stop,
             twins=twins,
+            laps=laps,
         )
         with record_errors(out, coordinator.bytes_to_come), stop.looked_after():
             return coordinator.run()

@@ -60,8 +60,14 @@ class Hello(NamedTuple):
 
 
 class Loaded(NamedTuple):
+    """Attributes:
+    facts: what the engine says of itself, for run.json.
+    laps: seconds from Hello to this, part by part in their order.
+    """
+
     seconds: float
-    facts: dict  # what the engine says of itself, for run.json
+    facts: dict
+    laps: dict[str, float]
 
 
 class NotLoaded(NamedTuple):
