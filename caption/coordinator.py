@@ -15,6 +15,7 @@ from caption.laps import Laps
 from caption.messages import Finish
 from caption.outcome import Outcome
 from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
+from caption.pace import Pace
 from caption.precision import Precision
 from caption.progress import Progress, Snapshot, WorkerProgress
 from caption.runfile import RunFile
@@ -26,7 +27,6 @@ from caption.stop import StopSignals
 from caption.twins import Twins
 from checkpoint import Record
 
-COMMIT_EVERY = 30.0  # seconds between commits at most
 _BEAT_EVERY = 10.0
 _INDEX_BYTES = 25  # a row takes this much beside itself
 _POLL = 0.2
@@ -73,7 +73,7 @@ class Coordinator:
         self._laps = laps or Laps()
         self._per_worker = {member.name: Counter() for member in crew.members}
         self._begin = time.monotonic()
-        self._last_commit = self._last_beat = self._begin
+        self._pace, self._last_beat = Pace(settings.checkpoint_every), self._begin
         self._unnoted = False  # what workers said of themselves is not in run.json yet
         self._row_bytes = 0
         self.outcome = Outcome()
@@ -212,13 +212,8 @@ class Coordinator:
         if self._unnoted:
             self._run_file.note(workers={one.name: one.facts for one in self._crew.members if one.facts})
             self._unnoted = False
+        self._pace.run(self._record.uncommitted, self._record.commit)
         now = time.monotonic()
-        waiting = self._record.uncommitted
-        if waiting >= self._settings.checkpoint_every or (waiting and now - self._last_commit >= COMMIT_EVERY):
-            self._record.commit()
-            self._last_commit = time.monotonic()
-        elif not waiting:
-            self._last_commit = now
         if now - self._last_beat >= _BEAT_EVERY:
             self._record.beat()
             self._last_beat = now
