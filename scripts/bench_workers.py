@@ -110,7 +110,7 @@ def small_scaling(count: int, images: int, folder: Path) -> None:
     def timed(label: str, workers: int, limit: int) -> dict:
         out = folder / label
         totals, _ = run([*command_for(listed, out, WAIT), "--workers", str(workers), "--limit", str(limit)], out)
-        show(f"{workers} worker{'s' if workers > 1 else ''} that wait", totals)
+        show(f"engine that waits, {workers} worker{'s' if workers > 1 else ''}", totals)
         return totals
 
     one, several = timed("one", 1, images), timed("several", count, images * count)
@@ -131,7 +131,7 @@ def empty(images: int, folder: Path) -> None:
     out = folder / "empty"
     command = [*command_for(write_list(folder, images), out, "null"), "--workers", "8", "--batch-size", "64"]
     totals, cpu = run(command, out, CORES)
-    show(f"8 workers that do nothing, {CORES} cores, load {os.getloadavg()[0]:.1f}", totals)
+    show(f"engine that does nothing, 8 workers, {CORES} cores, load {os.getloadavg()[0]:.1f}", totals)
     print(f"| CPU of all its processes | {1e6 * cpu / images:.1f} microseconds an image |", flush=True)
 
 
