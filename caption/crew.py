@@ -5,7 +5,9 @@ It starts processes and carries messages; what the messages mean for items is th
 
 from __future__ import annotations
 
+import contextlib
 import selectors
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -47,6 +49,8 @@ class Member:
             and another follows), "left" or "gone".
         stats: the last Stats of the present worker.
         facts: what its engine said of itself.
+        said_hello: when the present worker's process had started, by ``time.monotonic``.
+        load_laps: seconds from then until it was loaded, part by part.
     """
 
     def __init__(self, seat: Seat):
@@ -55,7 +59,8 @@ class Member:
         self.child: Child | None = None
         self.stats: Stats | None = None
         self.facts: dict = {}
-        self.load_seconds = 0.0
+        self.load_seconds = self.said_hello = 0.0
+        self.load_laps: dict[str, float] = {}
         self.starts = 0
         self._resume_at = 0.0
         self._failed_loads = self._fruitless = 0
@@ -92,6 +97,9 @@ class Crew:
         self.members = [Member(seat) for seat in seats]
         self._setup = setup
         self._selector = selectors.DefaultSelector()
+        self._bell, self._rope = socket.socketpair()
+        self._rope.setblocking(False)
+        self._selector.register(self._bell, selectors.EVENT_READ)
         self._ending = False
 
     def __enter__(self) -> Crew:
@@ -136,12 +144,20 @@ class Crew:
             if member.child:
                 member.child.kill()
 
+    def wake(self) -> None:
+        """Ends a ``poll`` that waits; for any thread."""
+        with contextlib.suppress(OSError):  # full of calls already, or closed
+            self._rope.send(b"x")
+
     def poll(self, timeout: float) -> list[tuple[Member, object]]:
         """Waits up to ``timeout`` seconds; returns what came: messages about items, Loaded, Died, GivenUp."""
         self._start_due()
         events: list[tuple[Member, object]] = []
         for key, mask in self._selector.select(timeout):
             member = key.data
+            if member is None:
+                self._bell.recv(1 << 16)
+                continue
             if mask & selectors.EVENT_WRITE:
                 member.child.channel.flush()
             if mask & selectors.EVENT_READ:
@@ -158,6 +174,8 @@ class Crew:
                 member.child.close()
                 member.child = None
         self._selector.close()
+        self._bell.close()
+        self._rope.close()
 
     # ---- one worker's way ----
 
@@ -166,7 +184,7 @@ class Crew:
             return
         for member in self.members:
             if member.state == "pausing" and time.monotonic() >= member._resume_at:
-                device = member.seat
+                device, setup = member.seat, self._setup(member.seat)
                 member.child = Child(
                     "caption.worker",
                     {
@@ -178,11 +196,12 @@ class Crew:
                         # slower with two threads beside one loader on two cores.
                         "OMP_WAIT_POLICY": "PASSIVE",
                     },
+                    [] if setup.shared is None else [setup.shared],
                 )
                 member.state = "starting"
                 member.starts += 1
                 member._spent, member.stats = member.seconds, None
-                member.child.channel.send(self._setup(device))
+                member.child.channel.send(setup)
                 self._selector.register(member.child.channel, selectors.EVENT_READ, member)
 
     def _grant_turn(self) -> None:
@@ -198,13 +217,14 @@ class Crew:
     def _receive(self, member: Member, events: list) -> None:
         for message in member.child.channel.receive():
             if isinstance(message, Hello):
-                member.state = "waiting"
+                member.state, member.said_hello = "waiting", time.monotonic()
             elif isinstance(message, Stats):
                 member.stats = message
                 member.child.forget_words()
             elif isinstance(message, Loaded):
                 member.state = "ready"
                 member.facts, member.load_seconds = message.facts, message.seconds
+                member.load_laps = message.laps
                 member._failed_loads = 0
                 events.append((member, message))
             elif isinstance(message, NotLoaded):

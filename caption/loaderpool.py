@@ -67,6 +67,7 @@ class LoaderPool:
         setup: what each is told first.
         timeout: seconds that one image may take.
         lock_pages: given to the memory (sharedmemory.Incoming); None: as it is.
+        shared: descriptor of the memory that a Python caller's pictures lie in.
 
     Attributes:
         loading: images submitted and not yet taken out as Prepared or Refused.
@@ -80,7 +81,9 @@ class LoaderPool:
         timeout: float,
         lock_pages: Callable[[np.ndarray], bool] | None = None,
         most_held: int = _MOST_HELD,
+        shared: int | None = None,
     ):
+        self._shared = [] if shared is None else [shared]
         self._setup, self._timeout, self._lock_pages, self._most_held = setup, timeout, lock_pages, most_held
         self._memories = [Incoming(new_memory()) for _ in range(count)]
         self._wanted = False  # somebody waits for an answer
@@ -164,7 +167,7 @@ class LoaderPool:
                     memory.lock_pages(self._lock_pages)
 
     def _start(self, memory: Incoming) -> None:
-        loader = _Loader(Child("caption.loader", ENVIRONMENT, [memory.descriptor]), memory)
+        loader = _Loader(Child("caption.loader", ENVIRONMENT, [memory.descriptor, *self._shared]), memory)
         loader.child.channel.send(self._setup._replace(held=memory.held()))
         self._loaders.append(loader)
         self._selector.register(loader.child.channel, selectors.EVENT_READ, loader)

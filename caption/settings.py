@@ -332,8 +332,8 @@ class Settings:
         check=_at_least(0.1),
     )  # fmt: skip
     checkpoint_every: int = _option(
-        1000, "commit after this many images, and every 30 s", group="run", mark="free", metavar="N",
-        check=_at_least(1),
+        1000, "commit after this many images, and every 30 s; less often where the disk is slow", group="run",
+        mark="free", metavar="N", check=_at_least(1),
     )  # fmt: skip
     retry_failed: bool = _option(False, "do the images of failed.jsonl again", group="run", mark="free")
     redo: str | None = _option(

@@ -20,6 +20,7 @@ from caption import guard
 from caption.channel import ChildChannel
 from caption.engine import OVERFLOW, Refusal, import_engine
 from caption.errors import EngineFailed, OutOfMemory
+from caption.laps import Laps
 from caption.loaderpool import InlineLoader, LoaderPool
 from caption.messages import (
     Batch,
@@ -103,11 +104,14 @@ class Worker:
         """Returns when told to end; raises EOFError when the coordinator is gone."""
         threading.Thread(target=self._listen, name="mail", daemon=True).start()
         self._channel.send(Hello(os.getpid()))
+        self._laps = Laps()
         self._loaders = self._start_loaders()
+        self._laps.end("loaders")
         threading.Thread(target=self._beat, name="stats", daemon=True).start()
         if self._setup.options.device != "cpu":  # there it would take the cores that the first to load needs
             with contextlib.suppress(Exception):  # what can't be imported is said when the model is loaded
                 import_engine(self._setup.options)
+                self._laps.end("libraries")
         if not isinstance(self._mail.get(), Load) or not self._load():
             return
         try:
@@ -190,13 +194,17 @@ class Worker:
         if is_null(setup.options.model):
             return InlineLoader(load_preparer(setup.options))
         lock = pinned.lock_pages if setup.options.device == "cuda" else None
-        return LoaderPool(setup.loaders, LoaderSetup(setup.options, setup.decode), setup.decode_timeout, lock)
+        told = LoaderSetup(setup.options, setup.decode)
+        return LoaderPool(setup.loaders, told, setup.decode_timeout, lock, shared=setup.shared)
 
     def _load(self) -> bool:
         from caption.engine import DoesNotLoad, ModelError, classify, load_engine
 
         started = time.monotonic()
+        self._laps.end("turn to load")
         try:
+            import_engine(self._setup.options)
+            self._laps.end("libraries")
             self._engine = load_engine(self._setup.options)
         except ModelError as error:
             self._channel.send(NotLoaded(type(error).__name__, str(error)))
@@ -207,7 +215,9 @@ class Worker:
             self._channel.send(NotLoaded(kind, f"{type(error).__name__}: {error}"))
             return False
         self._enter("waiting")
-        self._channel.send(Loaded(time.monotonic() - started, self._engine.describe()))
+        self._laps.end("model", time.monotonic() - self._engine.check_seconds)
+        self._laps.end("check")
+        self._channel.send(Loaded(time.monotonic() - started, self._engine.describe(), self._laps.seconds))
         return True
 
     # ---- one turn: mail, loaders, engine ----

@@ -92,7 +92,12 @@ class Refusal:
 
 
 class Engine(Protocol):
-    """Holds up to `slots` requests and brings them to their end, in any order."""
+    """Holds up to `slots` requests and brings them to their end, in any order.
+
+    check_seconds: of its loading, those after the model was there.
+    """
+
+    check_seconds: float
 
     @property
     def slots(self) -> int:
