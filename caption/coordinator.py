@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 from caption import idle
 from caption.crew import Crew
 from caption.dispatch import Dispatcher, Ending
 from caption.errors import InputError
 from caption.feed import WINDOW, Count, Feed
+from caption.growth import Growth
 from caption.item import Item
 from caption.laps import Laps
 from caption.messages import Finish
@@ -71,7 +72,9 @@ class Coordinator:
             "all captions so far are saved; mend this and type the same command again",
         )  # fmt: skip
         self._laps = laps or Laps()
-        self._per_worker = {member.name: Counter() for member in crew.members}
+        self._per_worker: dict[str, Counter] = defaultdict(Counter)
+        auto = settings.workers_per_gpu is None
+        self._growth = Growth(crew, schedule, progress.say) if auto else None
         self._begin = time.monotonic()
         self._pace, self._last_beat = Pace(settings.checkpoint_every), self._begin
         self._unnoted = False  # what workers said of themselves is not in run.json yet
@@ -97,6 +100,8 @@ class Coordinator:
             if not self._dispatcher.draining:
                 behind = self._twins.waiting < WINDOW and self._feed.fill(self._schedule, self._sort_out)
                 self._dispatcher.hand_out()
+                if self._growth:
+                    self._growth.look(self.outcome.captioned, self._schedule.pending if self._feed.ended else None)
             self._look_after_record()
             self._show()
         self._finish()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from caption import retry
-from caption.crew import Crew, Died, GivenUp, Member, Renewed
+from caption.crew import Crew, Died, GivenUp, Member, Renewed, Retired
 from caption.errors import CaptionError, Flagged, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
 from caption.flagpolicy import FlagPolicy
 from caption.item import Item
@@ -17,6 +16,7 @@ from caption.messages import Batch, Captioned, Drain, Failed, Loaded, Overflowed
 from caption.precision import Precision
 from caption.schedule import FEW, LARGEST_BATCH, MANY, Schedule
 from caption.settings import Settings
+from caption.suspects import Suspects
 
 
 class Ending(NamedTuple):
@@ -64,10 +64,10 @@ class Dispatcher:
         self._leases = Leases()
         self._owners: dict[int, str] = {}  # item index -> the seat that took it from the schedule
         self._flags = FlagPolicy(settings)
-        self._suspects: deque[list[Item]] = deque()  # groups that run alone, because one of each may be to blame
+        self._suspects = Suspects()
         self._endings: list[Ending] = []
         self._failure: CaptionError | None = None
-        self.draining = False
+        self._begun = self.draining = False
         self.first_hand_out: float | None = None
         self.first_start: float | None = None
 
@@ -91,9 +91,11 @@ class Dispatcher:
         """
         if self._failure:
             raise self._failure
-        hungry = [member for member in self._crew.members if member.state == "ready"]
+        self._begun = self._begun or self._settings.start == "each" or self._crew.assembled
+        hungry = [member for member in self._crew.members if self._begun and member.state == "ready"]
+        working = {member.name for member in self._crew.members if not member.gone}
         while hungry:  # a batch each in turn: the first must not take what the others could begin with
-            hungry = [member for member in hungry if self._feed(member)]
+            hungry = [member for member in hungry if self._feed(member, working)]
 
     @property
     def places(self) -> int:
@@ -104,14 +106,17 @@ class Dispatcher:
         known = self._settings.batch_size or (member.stats and member.stats.slots)
         return known or (MANY if member.seat.device == "cuda" else FEW)
 
-    def _feed(self, member: Member) -> bool:
-        """Gives the worker a batch, if it should have one and there is one."""
+    def _feed(self, member: Member, working: Collection[str]) -> bool:
+        """Gives the worker a batch, if it should have one and there is one.
+
+        working: seats that have, or will get, a worker.
+        """
         slots = self._slots(member)
         free = 2 * slots - self._leases.unstarted(member.name)
         if free <= 0:
             return False
-        if self._suspects:
-            self._give(member, self._suspects.popleft(), alone=True)
+        if group := self._suspects.take(member.name, working):
+            self._give(member, group, alone=True)
             return True
         batch = self._schedule.take(member.name, min(slots, LARGEST_BATCH, free))
         if not batch:
@@ -144,10 +149,12 @@ class Dispatcher:
             self._judge(member, message)
         elif isinstance(message, Overflowed):
             self._widen(message)
-        elif isinstance(message, Renewed):
+        elif isinstance(message, Renewed | Retired):
             held = self._leases.revoke(member.name)
-            self._suspects.extendleft(reversed(held.waiting + held.suspects))
+            self._suspects.add_first(held.waiting + held.suspects)
             self._give_back(held.fresh)
+            if isinstance(message, Retired):
+                self._schedule.leave(member.name)
         elif isinstance(message, Loaded):
             if fallback := message.facts.get("fallback"):
                 self._say(f"{member.name}: {fallback}")
@@ -186,7 +193,7 @@ class Dispatcher:
         """An item failed by itself: another try, or its end."""
         again = retry.next_try(item, error, self._settings, pixels)
         if again:
-            self._suspects.append([again])
+            self._suspects.add([again])
         elif before := self._flags.before(item):
             self._end_with(member, *before)
         else:
@@ -195,6 +202,7 @@ class Dispatcher:
     def _end(self, ending: Ending) -> None:
         self._endings.append(ending)
         self._flags.forget(ending.item)
+        self._suspects.forget(ending.item)
         self._schedule.ended(self._owners.pop(ending.item.index), 1)
 
     def _take_back(self, member: Member, death: Died) -> None:
@@ -203,15 +211,17 @@ class Dispatcher:
             again = f"; the {count} images that it held are done again" if count else ""
             self._say(f"{member.name}: the worker is gone, {death.reason}{again}.")
         self._give_back(held.fresh)
-        self._suspects.extendleft(reversed(held.waiting))
+        self._suspects.add_first(held.waiting)
+        if death.blameless or self.draining:
+            self._suspects.add_first(held.suspects)
+            return
+        inside = [item for group in held.suspects for item in group]
+        self._suspects.inside_at_death(member.name, inside)
+        if len(inside) == 1:
+            self._try_again(member, inside[0], WorkerDied.__name__, death.reason)
+            return
         for group in held.suspects:
-            if len(group) > 1:
-                half = (len(group) + 1) // 2
-                self._suspects.extendleft([group[half:], group[:half]])
-            elif self.draining:
-                self._suspects.append(group)
-            else:
-                self._try_again(member, group[0], WorkerDied.__name__, death.reason)
+            self._suspects.split(group)
 
     def _widen(self, message: Overflowed) -> None:
         """The whole job goes on in numbers of a larger range, and these images are done again."""
@@ -240,7 +250,7 @@ class Dispatcher:
                 del self._owners[item.index]
             self._schedule.give_back(owner, items)
         else:
-            self._suspects.append(items)
+            self._suspects.add(items)
 
     def _give_up(self, member: Member, message: GivenUp) -> None:
         if self.draining:

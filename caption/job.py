@@ -21,16 +21,17 @@ from caption.laps import Laps
 from caption.model import Model, find_model
 from caption.monitor import Monitor
 from caption.outcome import Outcome
-from caption.outputfolder import make_folder, open_record, record_errors, shown_path
+from caption.outputfolder import PLACES, make_folder, open_record, record_errors, shown_path, with_old_places
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.precision import Precision
 from caption.progress import Progress
-from caption.redo import withdraw_rows
+from caption.redo import is_under_way, withdraw_rows
 from caption.runfile import RunFile
 from caption.schedule import FEW, make_schedule
 from caption.settings import Settings, caption_settings
 from caption.setup import chosen_dtype, make_setup
 from caption.sources import STDIN, Source, open_source
+from caption.stall import watch_for
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
 from caption.twins import Twins
@@ -67,7 +68,8 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
         laps.end("finding the model")
         fingerprint = make_fingerprint(settings, dtype) | {"model": model.identity}
         with record_errors(out), open_record(out, fingerprint) as record:
-            withdrawn = withdraw_rows(record, out, settings.retry_failed, settings.redo, say)
+            redo = None if is_under_way(out, settings.redo) else settings.redo
+            withdrawn = withdraw_rows(record, out, settings.retry_failed, redo, say)
             if withdrawn:
                 say(f"{withdrawn:,} rows are taken out, their images are done again.")
             summary.greet(settings, source, seats, model, dtype, record)
@@ -90,10 +92,11 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
     """
     fields = caption_settings(settings)
     del fields["revision"], fields["model"]
-    paths = {name: fields[name] and shown_path(fields[name]) for name in ("input", "image_root", "details")}
+    paths = {name: fields[name] and shown_path(fields[name]) for name in PLACES}
     if settings.input == STDIN:
         paths["input"] = STDIN
-    return fields | paths | {"dtype": dtype, "row_format": _ROW_FORMAT}
+    fingerprint = fields | paths | {"dtype": dtype, "row_format": _ROW_FORMAT}
+    return with_old_places(Path(settings.output), fingerprint) if settings.moved else fingerprint
 
 
 def _open_source(settings: Settings) -> Source:
@@ -125,7 +128,8 @@ def _work(
     with contextlib.ExitStack() as open_:
         progress = open_.enter_context(contextlib.closing(Progress(names)))
         stats = open_.enter_context(contextlib.closing(StatsFile(out, Monitor(seats))))
-        crew = open_.enter_context(Crew(seats, make_setup(settings, seats, model, precision)))
+        setup, watch = make_setup(settings, seats, model, precision), watch_for(settings, seats[0].device)
+        crew = open_.enter_context(Crew(seats, setup, watch))
         twins = Twins()
         if settings.dedupe:
             say("Looking for equal pictures (--dedupe).")

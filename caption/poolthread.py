@@ -20,6 +20,7 @@ from caption.line import Line
 from caption.messages import Setup
 from caption.precision import Precision
 from caption.settings import Settings
+from caption.stall import watch_for
 
 _POLL = 0.2  # seconds; a new item ends the wait
 _LEAST_AHEAD = 64  # items that a call reads ahead
@@ -58,7 +59,7 @@ class PoolThread:
         self._seats, self._setup, self._memory = seats, setup, memory
         self._settings, self._precision = settings, precision
         self._line = Line([seat.name for seat in seats])
-        self._crew = Crew(seats, setup)
+        self._crew = Crew(seats, setup, watch_for(settings, seats[0].device))
         self._dispatcher = Dispatcher(
             settings, self._line, self._crew, precision, _log.warning, remedy="mend this and make a new pool"
         )
