@@ -113,8 +113,8 @@ class PoolThread:
             _log.exception("the pool broke down")
             error = RuntimeError(f"the pool broke down: {type(failure).__name__}: {failure}")
         finally:
-            self._crew.close()
             self._end(error)
+            self._crew.close()
             self._memory.close()
 
     def _read_inbox(self) -> None:
