@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 
 from caption import idle, retry
@@ -24,6 +24,7 @@ from caption.settings import Settings
 from caption.sources import Source
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
+from caption.suspects import Suspects
 from caption.twins import Twins
 from checkpoint import Record
 
@@ -69,12 +70,12 @@ class Coordinator:
         self._leases = Leases()
         self._owners: dict[int, str] = {}  # item index -> the seat that took it from the schedule
         self._flags = FlagPolicy(settings)
-        self._suspects: deque[list[Item]] = deque()  # groups that run alone, because one of each may be to blame
+        self._suspects = Suspects()
         self._per_worker = {member.name: Counter() for member in crew.members}
         self._begin = time.monotonic()
         self._last_commit = self._last_beat = self._begin
         self._first_hand_out: float | None = None
-        self._draining = self._unnoted = False
+        self._begun = self._draining = self._unnoted = False
         self._row_bytes = 0
         self.outcome = Outcome()
 
@@ -166,12 +167,16 @@ class Coordinator:
     # ---- hand out ----
 
     def _hand_out(self) -> None:
+        self._begun = self._begun or self._settings.start == "each" or self._crew.assembled
+        if not self._begun:
+            return
+        working = {member.name for member in self._crew.members if not member.gone}
         for member in self._crew.members:
             known = self._settings.batch_size or (member.stats and member.stats.slots)
             slots = known or (MANY if member.seat.device == "cuda" else FEW)
             while member.state == "ready" and (free := 2 * slots - self._leases.unstarted(member.name)) > 0:
-                if self._suspects:
-                    self._give(member, self._suspects.popleft(), alone=True)
+                if group := self._suspects.take(member.name, working):
+                    self._give(member, group, alone=True)
                     continue
                 batch = self._schedule.take(member.name, min(slots, LARGEST_BATCH, free))
                 if not batch:
@@ -197,7 +202,7 @@ class Coordinator:
             self._widen(message)
         elif isinstance(message, Renewed):
             held = self._leases.revoke(member.name)
-            self._suspects.extendleft(reversed(held.waiting + held.suspects))
+            self._suspects.add_first(held.waiting + held.suspects)
             self._give_back(held.fresh)
         elif isinstance(message, Loaded):
             if fallback := message.facts.get("fallback"):
@@ -253,7 +258,7 @@ class Coordinator:
         """An item failed by itself: another try, or its row in ``failed.jsonl``."""
         again = retry.next_try(item, error, self._settings, pixels)
         if again:
-            self._suspects.append([again])
+            self._suspects.add([again])
         elif before := self._flags.before(item):
             self._append(member, self._ended_with(member, *before))
         else:
@@ -269,6 +274,7 @@ class Coordinator:
 
     def _end(self, item: Item) -> None:
         self._flags.forget(item)
+        self._suspects.forget(item)
         self._schedule.ended(self._owners.pop(item.index), 1)
 
     def _take_back(self, member: Member, death: Died) -> None:
@@ -277,15 +283,17 @@ class Coordinator:
             again = f"; the {count} images that it held are done again" if count else ""
             self._progress.say(f"{member.name}: the worker is gone, {death.reason}{again}.")
         self._give_back(held.fresh)
-        self._suspects.extendleft(reversed(held.waiting))
+        self._suspects.add_first(held.waiting)
+        if death.blameless or self._draining:
+            self._suspects.add_first(held.suspects)
+            return
+        inside = [item for group in held.suspects for item in group]
+        self._suspects.inside_at_death(member.name, inside)
+        if len(inside) == 1:
+            self._try_again(member, inside[0], WorkerDied.__name__, death.reason)
+            return
         for group in held.suspects:
-            if len(group) > 1:
-                half = (len(group) + 1) // 2
-                self._suspects.extendleft([group[half:], group[:half]])
-            elif self._draining:
-                self._suspects.append(group)
-            else:
-                self._try_again(member, group[0], WorkerDied.__name__, death.reason)
+            self._suspects.split(group)
 
     def _widen(self, message: Overflowed) -> None:
         """The whole job goes on in numbers of a larger range, and these images are done again."""
@@ -314,7 +322,7 @@ class Coordinator:
                 del self._owners[item.index]
             self._schedule.give_back(owner, items)
         else:
-            self._suspects.append(items)
+            self._suspects.add(items)
 
     def _give_up(self, member: Member, message: GivenUp) -> None:
         if self._draining:

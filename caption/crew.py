@@ -14,6 +14,7 @@ from typing import NamedTuple
 from caption.devices import Seat
 from caption.messages import Broken, Drain, Finish, Hello, Left, Load, Loaded, NotLoaded, Setup, Stats
 from caption.process import Child
+from caption.stall import StallWatch
 
 FAILED_LOADS = 3  # a seat whose worker dies this often in a row before it has loaded is given up
 FRUITLESS_DEATHS = 10  # ... or this often in a row without one result in between
@@ -22,10 +23,16 @@ _HOPELESS = {"NotFound", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", 
 
 
 class Died(NamedTuple):
-    """A worker is gone, and all that it had sent has been handed out before this. ``final``: GivenUp follows."""
+    """A worker is gone, and all that it had sent has been handed out before this.
+
+    Attributes:
+        final: GivenUp follows.
+        blameless: nothing that it held can be the reason.
+    """
 
     reason: str
     final: bool
+    blameless: bool = False
 
 
 class Renewed(NamedTuple):
@@ -59,7 +66,7 @@ class Member:
         self.starts = 0
         self._resume_at = 0.0
         self._failed_loads = self._fruitless = 0
-        self._renewing = False
+        self._renewing = self._stopped = False
         self._model_error: NotLoaded | None = None
         self._broken: str | None = None
         self._spent: dict[str, float] = {}  # by the workers before
@@ -86,11 +93,13 @@ class Crew:
     """Args:
     seats: where workers run.
     setup: makes the first message for a seat's worker.
+    watch: tells which workers hang; None: nobody is watched.
     """
 
-    def __init__(self, seats: Sequence[Seat], setup: Callable[[Seat], Setup]):
+    def __init__(self, seats: Sequence[Seat], setup: Callable[[Seat], Setup], watch: StallWatch | None = None):
         self.members = [Member(seat) for seat in seats]
         self._setup = setup
+        self._watch = watch or StallWatch(0)
         self._selector = selectors.DefaultSelector()
         self._ending = False
 
@@ -104,6 +113,11 @@ class Crew:
     def working(self) -> bool:
         """Whether any seat has, or will get, a worker."""
         return any(not member.gone for member in self.members)
+
+    @property
+    def assembled(self) -> bool:
+        """Whether no seat is still on the way to its first batch: each has a worker that is ready, or is given up."""
+        return all(member.state == "ready" or member.gone for member in self.members)
 
     def send(self, member: Member, message: object) -> None:
         member.child.channel.send(message)
@@ -149,6 +163,7 @@ class Crew:
             if member.child:
                 self._write_when_possible(member)
         self._grant_turn()
+        self._end_stalled()
         return events
 
     def close(self) -> None:
@@ -194,6 +209,17 @@ class Crew:
                 member.state = "loading"
                 self.send(member, Load())
                 return
+
+    def _end_stalled(self) -> None:
+        for member in self.members:
+            trouble = member.child and self._watch.look(member.name, member.state, member.stats)
+            if not trouble:
+                continue
+            member._stopped = member.child.stopped()
+            place = "its process was stopped" if member._stopped else member.child.whereabouts()
+            member._broken = f"{trouble} ({place})" if place else trouble
+            member.child.kill()
+            self._watch.forget(member.name)
 
     def _receive(self, member: Member, events: list) -> None:
         for message in member.child.channel.receive():
@@ -243,10 +269,11 @@ class Crew:
         pause = min(LONGEST_PAUSE, 2.0 ** (member._fruitless - 2)) if member._fruitless > 1 else 0.0
         member._resume_at = time.monotonic() + pause
         member._model_error = member._broken = None
+        blameless, member._stopped = member._stopped, False
         member.state = "pausing"
         hopeless = error is not None and error.error in _HOPELESS
         final = hopeless or member._failed_loads >= FAILED_LOADS or member._fruitless >= FRUITLESS_DEATHS
-        events.append((member, Died(reason, final)))
+        events.append((member, Died(reason, final, blameless)))
         if final:
             member.state = "gone"
             events.append((member, GivenUp(reason, error.error if error else None)))

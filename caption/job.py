@@ -33,6 +33,7 @@ from caption.runfile import RunFile
 from caption.schedule import FEW, make_schedule
 from caption.settings import OPTIONS, Settings, caption_settings
 from caption.sources import STDIN, Source, open_source
+from caption.stall import ON_CPU, ON_GPU, StallWatch
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
 from caption.twins import Twins
@@ -135,9 +136,7 @@ def _work(
     with contextlib.ExitStack() as open_:
         progress = open_.enter_context(contextlib.closing(Progress(names)))
         stats = open_.enter_context(contextlib.closing(StatsFile(out, Monitor(seats))))
-        crew = open_.enter_context(
-            Crew(seats, setup)
-        )
+        crew = open_.enter_context(Crew(seats, setup, _stall_watch(settings, seats)))
         twins = Twins()
         if settings.dedupe:
             say("Looking for equal pictures (--dedupe).")
@@ -160,6 +159,13 @@ def _work(
         )
         with record_errors(out, coordinator.bytes_to_come), stop.looked_after():
             return coordinator.run()
+
+
+def _stall_watch(settings: Settings, seats: list[Seat]) -> StallWatch:
+    limit = settings.stall_timeout
+    if limit is None:
+        limit = ON_CPU if seats[0].device == "cpu" else ON_GPU
+    return StallWatch(limit, settings.decode_timeout)
 
 
 def _exit_code(settings: Settings, record: checkpoint.Record, outcome: Outcome, stop: StopSignals) -> int:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 from caption.channel import Channel
 
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[1])
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _PR_SET_PDEATHSIG = 1
+_FRAME = re.compile(r'\s*File "(.+)", line (\d+) in (\S+)')
 _MOST_WORDS = 1 << 20  # bytes of printed text kept of a child
 
 
@@ -99,6 +104,31 @@ class Child:
         self._process.wait()
         self.channel.close()
         self._words.close()
+
+    def stopped(self) -> bool:
+        """Whether somebody has stopped it (SIGSTOP, a debugger)."""
+        try:
+            return psutil.Process(self.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        except psutil.Error:
+            return False
+
+    def whereabouts(self, wait: float = 0.5) -> str:
+        """What its main thread is doing, as "read in PIL/ImageFile.py, line 12"; "" if it does not say in time.
+
+        Only for a child that writes its stack on SIGUSR1; it ends any other.
+        """
+        begin, deadline = os.fstat(self._words.fileno()).st_size, time.monotonic() + wait
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGUSR1)
+        frame = None
+        while not frame and time.monotonic() < deadline:
+            time.sleep(0.02)
+            printed = os.pread(self._words.fileno(), _MOST_WORDS, begin).decode(errors="replace")
+            frame = _FRAME.match(printed.rpartition("(most recent call first):\n")[2])  # the main thread comes last
+        if not frame:
+            return ""
+        path, line, function = frame.groups()
+        return f"{function} in {'/'.join(Path(path).parts[-2:])}, line {line}"
 
     def forget_words(self) -> None:
         """Drops what it printed so far if that is much: libraries can warn at every image for a week."""

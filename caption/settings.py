@@ -313,6 +313,10 @@ class Settings:
         None, "processes a worker that decode and prepare ahead of it; default by the number of cores",
         group="machine", mark="free", metavar="N", check=_at_least(1),
     )  # fmt: skip
+    start: str = _option(
+        "together", "together: nobody begins before all models are loaded; each: whoever is ready begins",
+        group="machine", mark="free", choices=("together", "each"),
+    )  # fmt: skip
     schedule: str = _option(
         "dynamic", "dynamic: an idle worker takes from the longest shard; round-robin: image i to worker i mod N; "
         "lockstep: round-robin in rounds that all end before the next", group="machine", mark="free", choices=KINDS,
@@ -330,6 +334,11 @@ class Settings:
     decode_timeout: float = _option(
         60.0, "seconds after which decoding one picture is given up", group="run", mark="free", metavar="S",
         check=_at_least(0.1),
+    )  # fmt: skip
+    stall_timeout: float | None = _option(
+        None, "seconds without progress after which a worker is killed and replaced, three times as long while its "
+        "model loads; 0 is never; default is 300, and 3600 on a CPU", group="run", mark="free", metavar="S",
+        check=lambda value: None if value == 0 or value >= 2 else "is neither 0 nor at least 2",
     )  # fmt: skip
     checkpoint_every: int = _option(
         1000, "commit after this many images, and every 30 s", group="run", mark="free", metavar="N",

@@ -7,8 +7,10 @@ ahead of it. It writes no output: all goes through the channel to the coordinato
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -134,6 +136,7 @@ class Worker:
                 return
             wait = 0
             if isinstance(message, Batch):
+                self._pulse.enter("preprocessing")
                 self._accept(message)
             elif isinstance(message, Finish):
                 self._finishing = True
@@ -346,6 +349,7 @@ class Worker:
 
 def main() -> None:
     leave_stopping_to_parent(with_parent=True)
+    faulthandler.register(signal.SIGUSR1)  # the coordinator asks where it hangs
     channel = ChildChannel(child_socket())
     try:
         worker = Worker(channel, channel.receive())

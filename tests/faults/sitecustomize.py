@@ -5,8 +5,21 @@ Items whose id contains "poison" are the ones it hits; the do-nothing engine is 
 
 import os
 import signal
+import sys
+import time
 
 FAULT = os.environ.get("FAULT", "")
+marker = os.environ.get("FAULT_MARKER", "")  # a file that says that it has broken once
+
+
+def _first_time():
+    """True for the first process that asks."""
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
 
 
 def _poisoned(engine):
@@ -18,13 +31,14 @@ def _break(step):
         if _poisoned(engine):
             if FAULT == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if FAULT == "hang":
+                time.sleep(1000)
             if FAULT == "device":
                 raise RuntimeError("CUDA error: device-side assert triggered")
             if FAULT == "error" or (FAULT == "error in company" and len(engine.held) > 1):
                 raise RuntimeError("this picture is poison")
             if FAULT == "memory":
                 raise MemoryError("out of memory")
-            marker = os.environ.get("FAULT_MARKER", "")
             if FAULT == "error after the first":
                 if os.path.exists(marker):
                     raise RuntimeError("this picture is poison from its second try on")
@@ -42,6 +56,21 @@ if FAULT:
     from caption.engine.null import NullEngine
 
     NullEngine.step = _break(NullEngine.step)
+    if FAULT == "hang in load":
+        sound = NullEngine.__init__
+
+        def _hangs_once(self, options):
+            if _first_time():
+                time.sleep(1000)
+            sound(self, options)
+
+        NullEngine.__init__ = _hangs_once
+    if FAULT == "hang in load" or FAULT == "hang at start":
+        from caption import stall
+
+        stall.LOADING = 1  # so that the test need not wait
+    if FAULT == "hang at start" and "caption.worker" in sys.orig_argv and _first_time():
+        time.sleep(1000)
     if FAULT == "load":
 
         def _no_memory(self, options):

@@ -1,0 +1,61 @@
+"""Stall: tells a worker that hangs from one that is slow or has nothing to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caption.awake import AwakeClock
+from caption.messages import Stats
+
+ON_GPU, ON_CPU = 300.0, 3600.0  # seconds without progress, where nobody said how many: a step on a CPU can take minutes
+_SILENCE = 300.0  # seconds without a word; words come from a thread of their own, so no long step accounts for it
+LOADING = 3  # times as long for a process that starts or loads its model: libraries and weights may lie on a slow disk
+
+
+@dataclass
+class _Known:
+    mark: tuple  # changes with each progress
+    moved: float  # when it last changed
+    stats: Stats | None
+    heard: float  # when the latest stats came
+
+
+class StallWatch:
+    """Args:
+    limit: seconds that a worker may go without progress; 0 is for ever.
+    pictures: more seconds that it may wait for a picture.
+    """
+
+    def __init__(self, limit: float, pictures: float = 0.0):
+        self._limit, self._pictures = limit, pictures
+        self._clock = AwakeClock()
+        self._known: dict[str, _Known] = {}
+
+    def look(self, name: str, state: str, stats: Stats | None) -> str | None:
+        """What is wrong with the worker, or None. To be called more often than once a second.
+
+        Args:
+            state: of its Member.
+            stats: the latest that it sent, or None before the first.
+        """
+        if not self._limit:
+            return None
+        now, mark = self._clock.now(), (state, stats and (stats.stage, stats.steps))
+        known = self._known.setdefault(name, _Known(mark, now, stats, now))
+        idle = state == "waiting" or (stats is not None and stats.stage == "waiting")
+        if mark != known.mark or idle:
+            known.mark, known.moved = mark, now
+        if stats is not known.stats or stats is None:  # before the first word there is only the state
+            known.stats, known.heard = stats, now
+        times = LOADING if state in ("starting", "waiting", "loading") else 1
+        more = self._pictures if stats and stats.stage == "preprocessing" else 0.0
+        silent, still = now - known.heard, now - known.moved
+        if silent > min(self._limit, _SILENCE) * times:
+            return f"it said nothing for {silent:.0f} s"
+        if still > self._limit * times + more:
+            return f"it made no progress for {still:.0f} s"
+        return None
+
+    def forget(self, name: str) -> None:
+        """The worker of this name is gone; another may follow."""
+        self._known.pop(name, None)
