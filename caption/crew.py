@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from caption.devices import Seat
+from caption.gpus import is_lost
 from caption.messages import Broken, Drain, Finish, Hello, Left, Load, Loaded, NotLoaded, Setup, Stats
 from caption.process import Child
 from caption.stall import StallWatch
@@ -272,6 +273,8 @@ class Crew:
         blameless, member._stopped = member._stopped, False
         member.state = "pausing"
         hopeless = error is not None and error.error in _HOPELESS
+        if member.seat.device == "cuda" and is_lost(member.seat.visible):
+            hopeless, reason = True, f"the GPU is lost, its driver shows it no more ({reason})"
         final = hopeless or member._failed_loads >= FAILED_LOADS or member._fruitless >= FRUITLESS_DEATHS
         events.append((member, Died(reason, final, blameless)))
         if final:

@@ -128,7 +128,7 @@ def _work(
         say(f"        in {precision.dtype}, as {dtype} was too narrow in an earlier run")
 
     def setup(seat: Seat) -> Setup:
-        numbers = dataclasses.replace(options, dtype=precision.dtype)
+        numbers = dataclasses.replace(options, dtype=precision.dtype, memory_share=seat.memory_share)
         return Setup(seat.name, numbers, seat.loaders, decode, settings.decode_timeout, guard, precision.flags)
 
     names = [seat.name for seat in seats]

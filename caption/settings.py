@@ -301,8 +301,12 @@ class Settings:
     num_gpus: int | None = _option(
         None, "use only N of them", group="machine", mark="free", metavar="N", check=_at_least(1)
     )
+    workers_per_gpu: int | None = _option(
+        1, "worker processes on each GPU, for small models; auto adds one after the other while memory is free and "
+        "the images a second grow", group="machine", mark="free", metavar="N|auto", check=_at_least(1),
+    )  # fmt: skip
     workers: int = _option(
-        1, "worker processes on a CPU; on GPUs it is one a GPU", group="machine", mark="free", metavar="N",
+        1, "worker processes on a CPU", group="machine", mark="free", metavar="N",
         check=_at_least(1),
     )  # fmt: skip
     batch_size: int | None = _option(

@@ -3,6 +3,7 @@
 Items whose id contains "poison" are the ones it hits; the do-nothing engine is the one it breaks.
 """
 
+import json
 import os
 import signal
 import sys
@@ -19,7 +20,6 @@ def _first_time():
     except FileExistsError:
         return False
     return True
-
 
 
 def _poisoned(engine):
@@ -52,6 +52,34 @@ def _break(step):
     return broken
 
 
+def _put_on_fake_gpus(engine):
+    """The engine fails as torch does when its GPU is lost, or is broken; see tests/fakegpus."""
+    step, init = engine.step, engine.__init__
+
+    def gpu():
+        with open(os.environ["FAKE_GPUS"]) as file:
+            gpus = json.load(file)["gpus"]
+        return next((gpu for gpu in gpus if gpu["uuid"] == os.environ["CUDA_VISIBLE_DEVICES"]), {"lost": True})
+
+    def step_on_gpu(self):
+        if gpu().get("lost"):
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        if gpu().get("broken"):
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+        return step(self)
+
+    def init_on_gpu(self, options):
+        if gpu().get("lost"):
+            raise RuntimeError("No CUDA GPUs are available")
+        if gpu().get("full"):
+            raise RuntimeError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 80.00 GiB"
+            )
+        init(self, options)
+
+    engine.step, engine.__init__ = step_on_gpu, init_on_gpu
+
+
 if FAULT:
     from caption.engine.null import NullEngine
 
@@ -77,6 +105,8 @@ if FAULT:
             raise MemoryError("out of memory while loading")
 
         NullEngine.__init__ = _no_memory
+    if FAULT == "gpu":
+        _put_on_fake_gpus(NullEngine)
 
 if FAULT in ("disk full", "sync error"):
     import errno
