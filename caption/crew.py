@@ -14,7 +14,7 @@ from typing import NamedTuple
 from caption.devices import Seat
 from caption.gpus import is_lost
 from caption.messages import Broken, Drain, Finish, Hello, Left, Load, Loaded, NotLoaded, Setup, Stats
-from caption.process import Child
+from caption.process import LAST_SECONDS, Child
 from caption.stall import StallWatch
 
 FAILED_LOADS = 3  # a seat whose worker dies this often in a row before it has loaded is given up
@@ -164,7 +164,7 @@ class Crew:
             if member.child:
                 self._write_when_possible(member)
         self._grant_turn()
-        self._end_stalled()
+        self._end_stalled(events)
         return events
 
     def close(self) -> None:
@@ -211,7 +211,7 @@ class Crew:
                 self.send(member, Load())
                 return
 
-    def _end_stalled(self) -> None:
+    def _end_stalled(self, events: list) -> None:
         for member in self.members:
             trouble = member.child and self._watch.look(member.name, member.state, member.stats)
             if not trouble:
@@ -221,6 +221,10 @@ class Crew:
             member._broken = f"{trouble} ({place})" if place else trouble
             member.child.kill()
             self._watch.forget(member.name)
+            if not member.child.join(LAST_SECONDS):  # it hangs in the kernel, and so does its end of the channel
+                self._receive(member, events)
+                if member.child:
+                    self._bury(member, events)
 
     def _receive(self, member: Member, events: list) -> None:
         for message in member.child.channel.receive():
@@ -247,9 +251,8 @@ class Crew:
 
     def _bury(self, member: Member, events: list) -> None:
         self._selector.unregister(member.child.channel)
-        if not member.child.join(5):
+        if not member.child.join(LAST_SECONDS):
             member.child.kill()
-            member.child.join(5)
         error = member._model_error
         reason = error.message if error else member._broken or f"its process {member.child.last_words()}"
         member.child.close()

@@ -14,7 +14,7 @@ from caption.awake import AwakeClock
 from caption.errors import DecoderCrashed, DecoderHung, ItemError
 from caption.item import Item
 from caption.messages import LoaderReady, LoaderSetup, LoaderTask, NotLoaded, Prepared, Ref, Refused
-from caption.process import Child
+from caption.process import LAST_SECONDS, Child
 from caption.sharedmemory import Incoming, Parcel, new_memory
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class LoaderPool:
                 loader.since = self._clock.now()
                 self._answer(loader.memory.unpack(message))
         if loader.child.channel.ended:
-            loader.child.join(5)
+            loader.child.join(LAST_SECONDS)
             end = loader.child.last_words()
             self._blame(loader, DecoderCrashed, f"the process that decoded it {end}")
             self._replace(loader, end)

@@ -23,6 +23,8 @@ PACKAGE_ROOT = str(Path(__file__).resolve().parents[1])
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _PR_SET_PDEATHSIG = 1
 _FRAME = re.compile(r'\s*File "(.+)", line (\d+) in (\S+)')
+VMSTAT = Path("/proc/vmstat")
+LAST_SECONDS = 5.0  # that a process gets to end after it was killed, or has said its last word
 _MOST_WORDS = 1 << 20  # bytes of printed text kept of a child
 
 
@@ -78,6 +80,7 @@ class Child:
                 pass_fds=given,
             )
         self.channel = Channel(ours)
+        self._oom_kills = _oom_kills()
 
     @property
     def pid(self) -> int:
@@ -98,10 +101,17 @@ class Child:
             return False
         return True
 
+    def _likely_reason(self) -> str:
+        """Nobody is told who sent a SIGKILL, but the kernel counts its own."""
+        if None in (before := self._oom_kills, now := _oom_kills()) or now == before:
+            return ", perhaps by the kernel for want of memory"
+        return ", most likely by the kernel for want of memory"
+
     def close(self) -> None:
-        """Kills it if it still runs, and frees what the parent holds of it."""
+        """Kills it if it still runs, and frees what the parent holds of it. One that can't be killed, because it hangs
+        in the kernel, is left behind."""
         self.kill()
-        self._process.wait()
+        self.join(LAST_SECONDS)
         self.channel.close()
         self._words.close()
 
@@ -143,13 +153,22 @@ class Child:
             how = "stopped answering"
         elif status < 0:
             name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
-            how = f"was killed by {name}"
+            how = f"was killed by {name}{self._likely_reason() if -status == signal.SIGKILL else ''}"
         else:
             how = f"ended with status {status}"
         self._words.seek(0, os.SEEK_END)
         self._words.seek(max(0, self._words.tell() - 4096))
         lines = [line for line in self._words.read().decode(errors="replace").splitlines() if line.strip()]
         return f"{how} ({lines[-1].strip()[:limit]})" if lines and status else how
+
+
+def _oom_kills() -> int | None:
+    """Processes that the kernel (Linux) has killed since the machine started because memory ran out."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in VMSTAT.read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
 
 
 def child_socket() -> socket.socket:
