@@ -65,6 +65,10 @@ def failures(out: Path) -> dict[str, dict]:
     return _by_id(rows(out / "failed.jsonl"))
 
 
+def run_file(out: Path) -> dict:
+    return json.loads((out / "run.json").read_text())
+
+
 def _by_id(found: list[dict]) -> dict[str, dict]:
     by_id = {row["id"]: row for row in found}
     assert len(by_id) == len(found), "an id stands twice"

@@ -81,6 +81,7 @@ def _put_on_fake_gpus(engine):
 
 
 if FAULT:
+    from caption.engine import Answer
     from caption.engine.null import NullEngine
 
     NullEngine.step = _break(NullEngine.step)
@@ -99,6 +100,37 @@ if FAULT:
         stall.LOADING = 1  # so that the test need not wait
     if FAULT == "hang at start" and "caption.worker" in sys.orig_argv and _first_time():
         time.sleep(1000)
+    if FAULT == "one by one":  # each picture ends by itself, as in slots; so each enters by itself
+
+        def _first_ends(self):
+            time.sleep(self.seconds)
+            one = self.held.pop(0)
+            text = one.inputs["text"].tobytes().decode()
+            return [Answer(one.key, text, "stop", 1)]
+
+        NullEngine.step = _first_ends
+    if FAULT == "slow to load":
+        _load = NullEngine.__init__
+
+        def _all_but_the_first_take_seconds(self, options):
+            if not _first_time():
+                time.sleep(2)
+            _load(self, options)
+
+        NullEngine.__init__ = _all_but_the_first_take_seconds
+    if FAULT == "decoder":
+        import ctypes
+
+        from caption import image
+
+        sound = image.read_image
+
+        def _crashes(where, options):
+            if b"poison" in os.fsencode(where):
+                ctypes.string_at(0)
+            return sound(where, options)
+
+        image.read_image = _crashes
     if FAULT == "load":
 
         def _no_memory(self, options):
