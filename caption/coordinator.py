@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from caption import idle, retry
-from caption.crew import Crew, Died, GivenUp, Member, Renewed
+from caption.crew import Crew, Died, GivenUp, Member, Renewed, Retired
 from caption.errors import Flagged, InputError, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
 from caption.feed import WINDOW, Count, Feed
 from caption.flagpolicy import FlagPolicy
+from caption.growth import Growth
 from caption.item import Item
 from caption.leases import Leases
 from caption.messages import Batch, Captioned, Drain, Failed, Finish, Loaded, Overflowed, Result, Started
@@ -71,7 +72,9 @@ class Coordinator:
         self._owners: dict[int, str] = {}  # item index -> the seat that took it from the schedule
         self._flags = FlagPolicy(settings)
         self._suspects = Suspects()
-        self._per_worker = {member.name: Counter() for member in crew.members}
+        self._per_worker: dict[str, Counter] = defaultdict(Counter)
+        auto = settings.workers_per_gpu is None
+        self._growth = Growth(crew, schedule, progress.say) if auto else None
         self._begin = time.monotonic()
         self._last_commit = self._last_beat = self._begin
         self._first_hand_out: float | None = None
@@ -97,6 +100,8 @@ class Coordinator:
             if not self._draining:
                 behind = self._twins.waiting < WINDOW and self._feed.fill(self._schedule, self._sort_out)
                 self._hand_out()
+                if self._growth:
+                    self._growth.look(self.outcome.captioned, self._schedule.pending if self._feed.ended else None)
             self._look_after_record()
             self._show()
         self._finish()
@@ -200,10 +205,12 @@ class Coordinator:
             self._judge(member, message)
         elif isinstance(message, Overflowed):
             self._widen(message)
-        elif isinstance(message, Renewed):
+        elif isinstance(message, Renewed | Retired):
             held = self._leases.revoke(member.name)
             self._suspects.add_first(held.waiting + held.suspects)
             self._give_back(held.fresh)
+            if isinstance(message, Retired):
+                self._schedule.leave(member.name)
         elif isinstance(message, Loaded):
             if fallback := message.facts.get("fallback"):
                 self._progress.say(f"{member.name}: {fallback}")

@@ -40,6 +40,10 @@ class Renewed(NamedTuple):
     """A worker has left because it was asked to, and the next one takes its seat. What it still held was not begun."""
 
 
+class Retired(NamedTuple):
+    """As Renewed, but nobody follows."""
+
+
 class GivenUp(NamedTuple):
     """A seat gets no worker any more; follows Died."""
 
@@ -52,7 +56,7 @@ class Member:
 
     Attributes:
         state: "pausing", "starting" (until Hello), "waiting" (for its turn), "loading", "ready", "renewing" (it ends,
-            and another follows), "left" or "gone".
+            and another follows), "retiring" (it ends), "left" or "gone".
         stats: the last Stats of the present worker.
         facts: what its engine said of itself.
     """
@@ -67,7 +71,7 @@ class Member:
         self.starts = 0
         self._resume_at = 0.0
         self._failed_loads = self._fruitless = 0
-        self._renewing = self._stopped = False
+        self._renewing = self._retiring = self._stopped = False
         self._model_error: NotLoaded | None = None
         self._broken: str | None = None
         self._spent: dict[str, float] = {}  # by the workers before
@@ -145,6 +149,16 @@ class Crew:
                     self.send(member, Drain())
                 else:
                     member.child.kill()  # it holds nothing
+
+    def add(self, seat: Seat) -> Member:
+        """One more, while the others work."""
+        self.members.append(Member(seat))
+        return self.members[-1]
+
+    def retire(self, member: Member) -> None:
+        """Lets a worker that is ready finish what is inside its engine, and nobody follow it."""
+        member._retiring, member.state = True, "retiring"
+        self.send(member, Drain())
 
     def kill_all(self) -> None:
         for member in self.members:
@@ -257,6 +271,10 @@ class Crew:
         reason = error.message if error else member._broken or f"its process {member.child.last_words()}"
         member.child.close()
         member.child = None
+        if member._retiring:
+            member.state = "left"
+            events.append((member, Retired()))
+            return
         renewed, member._renewing = member._renewing, False
         if renewed and not self._ending:
             member._model_error = member._broken = None

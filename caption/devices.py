@@ -52,7 +52,12 @@ def choose_seats(settings: Settings) -> list[Seat]:
         )
     if gpus:
         chosen = _choose(gpus, settings)
-        return _gpu_seats(chosen, settings.workers_per_gpu or 1, settings.loaders, cores)
+        if settings.workers_per_gpu is None and settings.schedule != "dynamic":
+            raise UsageError(
+                f"--workers-per-gpu auto: the {settings.schedule} schedule needs to know all workers before",
+                "use --schedule dynamic, or say how many",
+            )
+        return _gpu_seats(chosen, settings, cores)
     asked = {"--num-gpus": settings.num_gpus, "--gpus": settings.gpus not in ("all", "free"),
              "--workers-per-gpu": settings.workers_per_gpu != 1}  # fmt: skip
     for option in (option for option, given in asked.items() if given):
@@ -67,9 +72,12 @@ def choose_seats(settings: Settings) -> list[Seat]:
     return [Seat(f"cpu{number}", "cpu", "", threads, loaders) for number in range(settings.workers)]
 
 
-def _gpu_seats(gpus: list[Gpu], each: int, loaders: int | None, cores: int) -> list[Seat]:
-    """``each`` on a GPU, which share what is free of its memory: first one on each GPU, then the second ones."""
-    loaders = loaders or max(1, min(24, cores // (each * len(gpus)) - 2))
+def _gpu_seats(gpus: list[Gpu], settings: Settings, cores: int) -> list[Seat]:
+    """Workers on one GPU share what is free of its memory. First comes one on each GPU, then the second ones; where
+    their number is found out in the run, one each to begin with."""
+    each = settings.workers_per_gpu or 1
+    at_a_time = len(gpus) * (settings.workers_per_gpu or 2)
+    loaders = settings.loaders or max(1, min(24, cores // at_a_time - 2))
     return [
         Seat(
             f"gpu{gpu.number}" + (f".{number}" if number > 1 else ""),

@@ -57,6 +57,13 @@ def is_lost(visible: str) -> bool:
     return False
 
 
+def free_memory(visible: str) -> tuple[int, int] | None:
+    """Free and total bytes of the GPU with this UUID; None if its driver does not say."""
+    with contextlib.suppress(Exception):
+        return _within(_PATIENCE / 6, lambda: _asks(lambda nvml: _memory(nvml, visible)))
+    return None
+
+
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
     """What the call returns or raises. Raises TimeoutError when it has not come back in time."""
     answer: list[tuple[Any, Exception | None]] = []
@@ -113,9 +120,14 @@ def _describe(nvml: Any, index: int) -> tuple[str, str, int, int, str]:
     return _text(uuid), _text(name), memory.free, memory.total, ""
 
 
+def _memory(nvml: Any, uuid: str) -> tuple[int, int]:
+    memory = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(uuid))
+    return memory.free, memory.total
+
+
 def _is_lost(nvml: Any, uuid: str) -> bool:
     try:
-        nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(uuid))
+        _memory(nvml, uuid)
     except nvml.NVMLError as error:
         return error.value in (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_NOT_FOUND)
     return False

@@ -35,7 +35,7 @@ class Load:
     """Attributes:
     cpu: percent of all cores.
     ram_used, ram_total: bytes.
-    gpus: by the name of the seat.
+    gpus: by UUID.
     """
 
     cpu: float
@@ -45,7 +45,7 @@ class Load:
 
 
 class Monitor:
-    """Reads the figures on request; those of GPUs through NVML, by the UUID in the seat.
+    """Reads the figures on request; those of GPUs through NVML.
 
     A thread asks for the GPUs' once a second: a driver in trouble can take long to answer, or never do.
     """
@@ -53,7 +53,7 @@ class Monitor:
     def __init__(self, seats: Sequence[Seat]):
         psutil.cpu_percent()  # the first call only starts the interval
         self._gpus: dict[str, GpuLoad] = {}
-        visible = {seat.name: seat.visible for seat in seats if seat.device == "cuda"}
+        visible = {seat.visible for seat in seats if seat.device == "cuda"}
         if visible:
             threading.Thread(target=self._look_after, args=(visible,), name="monitor", daemon=True).start()
 
@@ -61,17 +61,17 @@ class Monitor:
         memory = psutil.virtual_memory()
         return Load(psutil.cpu_percent(), memory.total - memory.available, memory.total, self._gpus)
 
-    def _look_after(self, visible: dict[str, str]) -> None:
+    def _look_after(self, visible: set[str]) -> None:
         with contextlib.suppress(Exception):  # figures are a comfort: without a driver there are none
             import pynvml
 
             pynvml.nvmlInit()
-            handles = {name: pynvml.nvmlDeviceGetHandleByUUID(uuid) for name, uuid in visible.items()}
+            handles = {uuid: pynvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in visible}
             while True:
                 loads = {}
-                for name, handle in handles.items():
+                for uuid, handle in handles.items():
                     with contextlib.suppress(pynvml.NVMLError):  # a lost GPU shows as missing
-                        loads[name] = _load_of(pynvml, handle)
+                        loads[uuid] = _load_of(pynvml, handle)
                 self._gpus = loads
                 time.sleep(_LOOK_EVERY)
 

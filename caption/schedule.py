@@ -66,6 +66,10 @@ class Schedule:
         """Items that ``worker`` took and did not finish go to the head of its shard."""
         self._shards[worker].extendleft(reversed(list(items)))
 
+    def join(self, worker: str) -> None:
+        """``worker`` comes to the others, with nothing of its own as yet."""
+        self._shards[worker] = deque()
+
     def leave(self, worker: str) -> None:
         """``worker`` is given up: the others share what is left of its shard."""
         rest = self._shards.pop(worker)

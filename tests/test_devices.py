@@ -188,6 +188,38 @@ def test_a_driver_that_does_not_answer_is_one_sentence_and_status_5(run_on, driv
     assert "Driver/library version mismatch" in done.stderr
 
 
+SMALL_MODEL = {"free": 60 * GIB, "takes": 25 * GIB}  # memory for two workers
+
+
+def test_auto_adds_workers_while_memory_is_free_and_the_rate_grows(run_on, driver, tmp_path):
+    empty_pictures(tmp_path / "in", 900)
+    driver(gpu0=SMALL_MODEL, gpu1=SMALL_MODEL)
+    done = run_on("--gpus", "0,1", "--workers-per-gpu", "auto", "--batch-size", 4)
+    assert done.returncode == 0, done.stderr
+    assert "gpu0.2, gpu1.2 added" in done.stderr
+    assert "gpu0.3" not in done.stderr and "taken off" not in done.stderr
+    computed = runs.run_file(tmp_path / "out")["runs"][-1]["totals"]["idle"]
+    assert set(computed) == {"gpu0", "gpu1", "gpu0.2", "gpu1.2"}
+    assert all(shares["computing"] > 0.1 for shares in computed.values())
+    assert len(captions(tmp_path / "out")) == 900
+
+
+def test_auto_takes_a_worker_off_again_that_made_nothing_faster(run_on, driver, tmp_path):
+    ids = empty_pictures(tmp_path / "in", 500)
+    driver(gpu0=SMALL_MODEL)
+    done = run_on("--gpus", "0", "--workers-per-gpu", "auto", "--batch-size", 4, fault="gpu for one at a time")
+    assert done.returncode == 0, done.stderr
+    assert "gpu0.2 taken off again" in done.stderr and "gpu0.3" not in done.stderr
+    rows = captions(tmp_path / "out")
+    assert sorted(rows) == ids and {row["attempts"] for row in rows.values()} == {1}
+
+
+def test_auto_goes_with_the_dynamic_schedule_alone(run_on):
+    done = run_on("--workers-per-gpu", "auto", "--schedule", "lockstep")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "--schedule dynamic" in done.stderr
+
+
 def lose(file, **changes):
     """In one step, as the processes of the run read the file at any time."""
     other = file.with_suffix(".new")

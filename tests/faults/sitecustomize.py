@@ -3,6 +3,7 @@
 Items whose id contains "poison" are the ones it hits; the do-nothing engine is the one it breaks.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -66,7 +67,11 @@ def _put_on_fake_gpus(engine):
             raise RuntimeError("CUDA error: unspecified launch failure")
         if gpu().get("broken"):
             raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
-        return step(self)
+        if FAULT == "gpu":
+            return step(self)
+        with open(os.environ["FAKE_GPUS"] + os.environ["CUDA_VISIBLE_DEVICES"], "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return step(self)
 
     def init_on_gpu(self, options):
         if gpu().get("lost"):
@@ -137,7 +142,10 @@ if FAULT:
             raise MemoryError("out of memory while loading")
 
         NullEngine.__init__ = _no_memory
-    if FAULT == "gpu":
+    if FAULT in ("gpu", "gpu for one at a time"):
+        from caption import growth
+
+        growth.SPAN, growth._LEAST = 1.5, 8  # so that the test need not wait
         _put_on_fake_gpus(NullEngine)
 
 if FAULT in ("disk full", "sync error"):
