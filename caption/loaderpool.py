@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _AHEAD = 2  # tasks sent to a loader: one in work, one to follow
 _STARTS = 3  # loaders that may die in a row before one becomes ready
-_START_TIMEOUT = 240.0  # seconds that one has to become ready: its libraries may lie on a slow disk
+_START_TIMEOUT = 900.0  # seconds that one has to become ready: many may load their libraries from one slow disk
 _MOST_HELD = 4 << 30  # bytes of prepared pictures that wait, for a loader or in the engine, before loading pauses
 _PAUSE = 0.02  # seconds between looks at what has been let go
 ENVIRONMENT = {

@@ -5,10 +5,10 @@
 
 A round starts the run again with other settings that may change (workers, batch size, checkpoint interval, schedule,
 loaders, start, stall timeout), and, if it has not finished before, after a random time kills the coordinator, a worker,
-a loader or the whole group with SIGKILL, ends it with SIGINT or SIGTERM, stops a worker or loader for good (SIGSTOP), or
-pauses one process or all (SIGSTOP, SIGCONT). After each round, rows written whole before must still stand as they were.
-When a job is complete, its rows are compared with the truth and with an undisturbed run of the same job, and the next
-job begins. Ctrl-C stops between rounds; the same command goes on. The last line says what was checked.
+a loader or the whole group with SIGKILL, ends it with SIGINT or SIGTERM, stops a worker or loader for good, or stops
+one process or all and lets them go on. After each round, rows written whole before must still stand as they were. When
+a job is complete, its rows are compared with the truth and with an undisturbed run of the same job, and the next job
+begins. Ctrl-C stops between rounds; the same command goes on. The last line says what was checked.
 """
 
 import argparse
