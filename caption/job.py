@@ -28,7 +28,7 @@ from caption.outputfolder import make_folder, open_record, record_errors, shown_
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.precision import Precision
 from caption.progress import Progress
-from caption.redo import withdraw_rows
+from caption.redo import is_under_way, withdraw_rows
 from caption.runfile import RunFile
 from caption.schedule import FEW, make_schedule
 from caption.settings import OPTIONS, Settings, caption_settings
@@ -67,7 +67,8 @@ def run_job(settings: Settings) -> int:
         )
         fingerprint = make_fingerprint(settings, dtype) | {"model": model.identity}
         with record_errors(out), open_record(out, fingerprint) as record:
-            withdrawn = withdraw_rows(record, out, settings.retry_failed, settings.redo, say)
+            redo = None if is_under_way(out, settings.redo) else settings.redo
+            withdrawn = withdraw_rows(record, out, settings.retry_failed, redo, say)
             if withdrawn:
                 say(f"{withdrawn:,} rows are taken out, their images are done again.")
             summary.greet(settings, source, seats, model, dtype, record)

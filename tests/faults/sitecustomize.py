@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 
 FAULT = os.environ.get("FAULT", "")
 marker = os.environ.get("FAULT_MARKER", "")  # a file that says that it has broken once
@@ -114,6 +115,9 @@ if FAULT:
             return [Answer(one.key, text, "stop", 1)]
 
         NullEngine.step = _first_ends
+    if FAULT == "cut off":
+        whole = NullEngine.step
+        NullEngine.step = lambda self: [replace(answer, finish_reason="length") for answer in whole(self)]
     if FAULT == "slow to load":
         _load = NullEngine.__init__
 
