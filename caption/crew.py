@@ -271,6 +271,7 @@ class Crew:
         reason = error.message if error else member._broken or f"its process {member.child.last_words()}"
         member.child.close()
         member.child = None
+        blameless, member._stopped = member._stopped, False
         if member._retiring:
             member.state = "left"
             events.append((member, Retired()))
@@ -291,7 +292,6 @@ class Crew:
         pause = min(LONGEST_PAUSE, 2.0 ** (member._fruitless - 2)) if member._fruitless > 1 else 0.0
         member._resume_at = time.monotonic() + pause
         member._model_error = member._broken = None
-        blameless, member._stopped = member._stopped, False
         member.state = "pausing"
         hopeless = error is not None and error.error in _HOPELESS
         if member.seat.device == "cuda" and is_lost(member.seat.visible):

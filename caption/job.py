@@ -24,7 +24,7 @@ from caption.messages import Setup
 from caption.model import Model, find_model
 from caption.monitor import Monitor
 from caption.outcome import Outcome
-from caption.outputfolder import make_folder, open_record, record_errors, shown_path
+from caption.outputfolder import PLACES, make_folder, open_record, record_errors, shown_path, with_old_places
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.precision import Precision
 from caption.progress import Progress
@@ -91,10 +91,11 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
     """
     fields = caption_settings(settings)
     del fields["revision"], fields["model"]
-    paths = {name: fields[name] and shown_path(fields[name]) for name in ("input", "image_root", "details")}
+    paths = {name: fields[name] and shown_path(fields[name]) for name in PLACES}
     if settings.input == STDIN:
         paths["input"] = STDIN
-    return fields | paths | {"dtype": dtype, "row_format": _ROW_FORMAT}
+    fingerprint = fields | paths | {"dtype": dtype, "row_format": _ROW_FORMAT}
+    return with_old_places(Path(settings.output), fingerprint) if settings.moved else fingerprint
 
 
 def _open_source(settings: Settings) -> Source:

@@ -15,8 +15,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
-
 from caption.channel import Channel
 
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[1])
@@ -117,6 +115,8 @@ class Child:
 
     def stopped(self) -> bool:
         """Whether somebody has stopped it (SIGSTOP, a debugger)."""
+        import psutil  # here, because every loader imports this file
+
         try:
             return psutil.Process(self.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
         except psutil.Error:

@@ -7,8 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 
-import psutil
-
 from caption.channel import ChildChannel
 from caption.loaderpool import InlineLoader, LoaderPool
 from caption.messages import Stats
@@ -73,6 +71,8 @@ class Pulse:
 
 def _megabytes_read() -> int:
     """By this process: a model that is still being read is not stuck, however slow the disk."""
+    import psutil
+
     try:
         counters = psutil.Process().io_counters()
     except (psutil.Error, AttributeError):  # macOS has no such figure

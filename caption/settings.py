@@ -173,6 +173,9 @@ class Settings:
         "", "folder for rows, checkpoint and statistics; the same one again resumes", group="data", mark="free",
         metavar="OUT",
     )  # fmt: skip
+    moved: bool = _option(
+        False, "INPUT is the data set of the runs before, which lies elsewhere now", group="data", mark="free"
+    )
     limit: int | None = _option(
         None, "only the first N images of the input", group="data", mark="free", metavar="N", check=_at_least(1)
     )
