@@ -344,7 +344,7 @@ class Settings:
     )  # fmt: skip
     stall_timeout: float | None = _option(
         None, "seconds without progress after which a worker is killed and replaced, three times as long while its "
-        "model loads; 0 is never; default is 300, and 3600 on a CPU", group="run", mark="free", metavar="S",
+        "model loads, and a minute at least; 0 is never; default is 300, and 3600 on a CPU", group="run", mark="free", metavar="S",
         check=lambda value: None if value == 0 or value >= 2 else "is neither 0 nor at least 2",
     )  # fmt: skip
     checkpoint_every: int = _option(

@@ -9,7 +9,9 @@ from caption.messages import Stats
 
 ON_GPU, ON_CPU = 300.0, 3600.0  # seconds without progress, where nobody said how many: a step on a CPU can take minutes
 _SILENCE = 300.0  # seconds without a word; words come from a thread of their own, so no long step accounts for it
-LOADING = 3  # times as long for a process that starts or loads its model: libraries and weights may lie on a slow disk
+# A process that starts or loads its model has so many times as long, and so many seconds at least: libraries and
+# weights may lie on a slow disk.
+LOADING, LEAST_LOADING = 3, 60.0
 
 
 @dataclass
@@ -47,14 +49,15 @@ class StallWatch:
             known.mark, known.moved = mark, now
         if stats is not known.stats or stats is None:  # before the first word there is only the state
             known.stats, known.heard = stats, now
-        times = LOADING if state in ("starting", "waiting", "loading") else 1
-        more = self._pictures if stats and stats.stage == "preprocessing" else 0.0
+        limit, silence = self._limit, min(self._limit, _SILENCE)
+        if state in ("starting", "waiting", "loading"):
+            limit = silence = max(LOADING * limit, LEAST_LOADING)
+        elif stats and stats.stage == "preprocessing":
+            limit += self._pictures
         silent, still = now - known.heard, now - known.moved
-        if silent > min(self._limit, _SILENCE) * times:
+        if silent > silence:
             return f"it said nothing for {silent:.0f} s"
-        if still > self._limit * times + more:
-            return f"it made no progress for {still:.0f} s"
-        return None
+        return f"it made no progress for {still:.0f} s" if still > limit else None
 
     def forget(self, name: str) -> None:
         """The worker of this name is gone; another may follow."""

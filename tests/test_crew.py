@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 
 from caption import crew as crew_module
@@ -74,6 +75,11 @@ def test_a_worker_that_not_even_a_kill_ends_is_left_behind_and_its_seat_gets_ano
     monkeypatch.undo()
     poll_until(crew, lambda _: member.state == "ready")
     assert member.child.pid != crew.pids[0]
+    os.kill(crew.pids[0], signal.SIGCONT)  # it wakes up: nobody listens to it any more, so it ends
+    left_behind, deadline = psutil.Process(crew.pids[0]), time.monotonic() + 20
+    while left_behind.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

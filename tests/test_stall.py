@@ -26,6 +26,7 @@ class Clock:
 @pytest.fixture
 def watch(monkeypatch):
     """A watch with a limit of 10 s, and 5 s more for pictures."""
+    monkeypatch.setattr(stall, "LEAST_LOADING", 0.0)
     watch = StallWatch(10, pictures=5)
     watch._clock = Clock()
     return watch
@@ -71,6 +72,14 @@ def test_a_model_may_load_three_times_as_long_and_longer_while_it_is_being_read(
     for megabytes in range(1, 5):
         assert after(watch, 29, "loading", stats("loading", megabytes)) is None
     assert after(watch, 31, "loading", stats("loading", 4)) is not None
+
+
+def test_a_load_may_take_a_minute_however_short_the_limit():
+    watch = StallWatch(2)
+    watch._clock = Clock()
+    assert after(watch, 0, "loading", stats("loading")) is None
+    assert after(watch, 59, "loading", stats("loading")) is None
+    assert after(watch, 2, "loading", stats("loading")) is not None
 
 
 def test_nobody_is_to_blame_for_the_wait_for_a_turn(watch):
