@@ -344,8 +344,8 @@ class Settings:
     )  # fmt: skip
     stall_timeout: float | None = _option(
         None, "seconds without progress after which a worker is killed and replaced, three times as long while its "
-        "model loads, and a minute at least; 0 is never; default is 300, and 3600 on a CPU", group="run", mark="free", metavar="S",
-        check=lambda value: None if value == 0 or value >= 2 else "is neither 0 nor at least 2",
+        "model loads, and a minute at least; 0 is never; default is 300, and 3600 on a CPU", group="run", mark="free",
+        metavar="S", check=lambda value: None if value == 0 or value >= 2 else "is neither 0 nor at least 2",
     )  # fmt: skip
     checkpoint_every: int = _option(
         1000, "commit after this many images, and every 30 s", group="run", mark="free", metavar="N",

@@ -2,6 +2,8 @@
 file describes, and the engine that computes nothing on them."""
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -16,13 +18,13 @@ GIB = 1 << 30
 
 
 def four_gpus(**changes):
-    """Four GPUs of 80 GiB. changes: gpu2={"free": …}, or init=…"""
+    """Four GPUs of 80 GiB. changes: gpu2={"free": …}, init=…, hang=…"""
     free = [40, 70, 10, 60]
     found = [{"uuid": f"GPU-{'abcd'[i]}", "free": free[i] * GIB, "total": 80 * GIB} for i in range(4)]
     for name, change in changes.items():
         if name.startswith("gpu"):
             found[int(name[3:])] |= change
-    return {"init": changes.get("init"), "gpus": found}
+    return {"init": changes.get("init"), "hang": changes.get("hang"), "gpus": found}
 
 
 @pytest.fixture
@@ -141,7 +143,7 @@ def test_a_driver_with_an_error_is_not_taken_for_a_machine_without_gpus(driver):
 
 def test_a_driver_that_hangs_is_waited_for_only_so_long(driver, monkeypatch):
     monkeypatch.setattr(gpus, "_PATIENCE", 0.3)
-    driver(init="hang")
+    driver(hang=True)
     with pytest.raises(NoWorkerLeft, match=r"has not answered for 0\.3 s"):
         choose_seats(Settings())
     assert gpus.is_lost("GPU-a") is False
@@ -192,7 +194,7 @@ SMALL_MODEL = {"free": 60 * GIB, "takes": 25 * GIB}  # memory for two workers
 
 
 def test_auto_adds_workers_while_memory_is_free_and_the_rate_grows(run_on, driver, tmp_path):
-    empty_pictures(tmp_path / "in", 900)
+    empty_pictures(tmp_path / "in", 700)
     driver(gpu0=SMALL_MODEL, gpu1=SMALL_MODEL)
     done = run_on("--gpus", "0,1", "--workers-per-gpu", "auto", "--batch-size", 4)
     assert done.returncode == 0, done.stderr
@@ -201,11 +203,11 @@ def test_auto_adds_workers_while_memory_is_free_and_the_rate_grows(run_on, drive
     computed = runs.run_file(tmp_path / "out")["runs"][-1]["totals"]["idle"]
     assert set(computed) == {"gpu0", "gpu1", "gpu0.2", "gpu1.2"}
     assert all(shares["computing"] > 0.1 for shares in computed.values())
-    assert len(captions(tmp_path / "out")) == 900
+    assert len(captions(tmp_path / "out")) == 700
 
 
 def test_auto_takes_a_worker_off_again_that_made_nothing_faster(run_on, driver, tmp_path):
-    ids = empty_pictures(tmp_path / "in", 500)
+    ids = empty_pictures(tmp_path / "in", 350)
     driver(gpu0=SMALL_MODEL)
     done = run_on("--gpus", "0", "--workers-per-gpu", "auto", "--batch-size", 4, fault="gpu for one at a time")
     assert done.returncode == 0, done.stderr
@@ -220,7 +222,26 @@ def test_auto_goes_with_the_dynamic_schedule_alone(run_on):
     assert "--schedule dynamic" in done.stderr
 
 
-def lose(file, **changes):
+def test_a_driver_that_hangs_at_the_start_is_one_sentence_and_status_5(run_on, driver):
+    driver(hang=True)
+    done = run_on()
+    assert (done.returncode, len(done.stderr.splitlines())) == (5, 1)
+    assert "has not answered for 3 s" in done.stderr
+
+
+def test_a_driver_that_hangs_in_a_run_holds_up_nobody(driver, tmp_path):
+    empty_pictures(tmp_path / "in", 100)
+    process = runs.start(tmp_path / "in", "--output", tmp_path / "out", "--model", "null:20", "--gpus", "0,1",
+                         "--batch-size", 4, **runs.broken("gpu in silence", driver()))  # fmt: skip
+    runs.wait_for_rows(tmp_path / "out", 8)
+    replace_file(tmp_path / "gpus.json", hang=True)
+    os.kill(runs.workers_of(process)[0], signal.SIGKILL)  # is it because its GPU is lost? nobody knows
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert len(captions(tmp_path / "out")) == 100
+
+
+def replace_file(file, **changes):
     """In one step, as the processes of the run read the file at any time."""
     other = file.with_suffix(".new")
     other.write_text(json.dumps(four_gpus(**changes)))
@@ -232,7 +253,7 @@ def test_a_gpu_that_is_lost_in_a_run_is_given_up_and_the_others_do_its_part(driv
     process = runs.start(tmp_path / "in", "--output", tmp_path / "out", "--model", "null:20", "--batch-size", 4,
                          **runs.broken("gpu", driver()))  # fmt: skip
     runs.wait_for_rows(tmp_path / "out", 40)
-    lose(tmp_path / "gpus.json", gpu2={"lost": True})
+    replace_file(tmp_path / "gpus.json", gpu2={"lost": True})
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     said = [line for line in stderr.splitlines() if "gpu2" in line and "given up" in line]
@@ -246,7 +267,7 @@ def test_when_the_last_gpu_is_lost_the_run_ends_with_5_and_the_same_command_goes
     command = (tmp_path / "in", "--output", tmp_path / "out", "--model", "null:20", "--batch-size", 4)
     process = runs.start(*command, **runs.broken("gpu", driver()))
     runs.wait_for_rows(tmp_path / "out", 40)
-    lose(tmp_path / "gpus.json", **{f"gpu{number}": {"lost": True} for number in range(4)})
+    replace_file(tmp_path / "gpus.json", **{f"gpu{number}": {"lost": True} for number in range(4)})
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 5, stderr
     assert "Traceback" not in stdout + stderr

@@ -1,8 +1,8 @@
 """In place of NVIDIA's library, before it on the path of a run under test: the GPUs that the file FAKE_GPUS tells of.
 
-The file is read at each call, so that a test can take a GPU away. It holds {"init": an error's number or "hang" or
-null, "gpus": [{"uuid", "free", "total", "lost"}, …]}. Each process that works on a GPU takes "takes" bytes of it, if
-that stands there.
+The file is read at each call, so that a test can take a GPU away. It holds {"init": an error's number or null, "hang":
+whether no call comes back, "gpus": [{"uuid", "free", "total", "lost"}, …]}. Each process that works on a GPU takes
+"takes" bytes of it, if that stands there.
 """
 
 import json
@@ -23,14 +23,13 @@ class NVMLError(Exception):
 
 
 def _state():
-    return json.loads(Path(os.environ["FAKE_GPUS"]).read_text())
+    while (state := json.loads(Path(os.environ["FAKE_GPUS"]).read_text())).get("hang"):
+        time.sleep(1)
+    return state
 
 
 def nvmlInit():
-    init = _state().get("init")
-    while init == "hang":
-        time.sleep(1)
-    if init:
+    if init := _state().get("init"):
         raise NVMLError(init)
 
 

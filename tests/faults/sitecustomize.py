@@ -146,6 +146,10 @@ if FAULT:
             raise MemoryError("out of memory while loading")
 
         NullEngine.__init__ = _no_memory
+    if FAULT.startswith("gpu"):
+        from caption import gpus
+
+        gpus._PATIENCE = 3.0
     if FAULT in ("gpu", "gpu for one at a time"):
         from caption import growth
 
