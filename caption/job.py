@@ -33,7 +33,7 @@ from caption.runfile import RunFile
 from caption.schedule import FEW, make_schedule
 from caption.settings import OPTIONS, Settings, caption_settings
 from caption.sources import STDIN, Source, open_source
-from caption.stall import ON_CPU, ON_GPU, StallWatch
+from caption.stall import watch_for
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
 from caption.twins import Twins
@@ -138,7 +138,7 @@ def _work(
     with contextlib.ExitStack() as open_:
         progress = open_.enter_context(contextlib.closing(Progress(names)))
         stats = open_.enter_context(contextlib.closing(StatsFile(out, Monitor(seats))))
-        crew = open_.enter_context(Crew(seats, setup, _stall_watch(settings, seats)))
+        crew = open_.enter_context(Crew(seats, setup, watch_for(settings, seats[0].device)))
         twins = Twins()
         if settings.dedupe:
             say("Looking for equal pictures (--dedupe).")
@@ -161,13 +161,6 @@ def _work(
         )
         with record_errors(out, coordinator.bytes_to_come), stop.looked_after():
             return coordinator.run()
-
-
-def _stall_watch(settings: Settings, seats: list[Seat]) -> StallWatch:
-    limit = settings.stall_timeout
-    if limit is None:
-        limit = ON_CPU if seats[0].device == "cpu" else ON_GPU
-    return StallWatch(limit, settings.decode_timeout)
 
 
 def _exit_code(settings: Settings, record: checkpoint.Record, outcome: Outcome, stop: StopSignals) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -172,7 +173,15 @@ def _oom_kills() -> int | None:
 
 
 def child_socket() -> socket.socket:
-    """In a child started by ``Child``: its end of the channel, closed for its own children."""
+    """In a child started by ``Child``: its end of the channel, closed for its own children.
+
+    Raises:
+        EOFError: the parent is gone; before ``leave_stopping_to_parent`` the kernel did not tell.
+    """
     sock = socket.socket(fileno=int(sys.argv[1]))
     sock.set_inheritable(False)
+    poll = select.poll()
+    poll.register(sock, 0)  # a hang-up is told in any case, also while there is something to read
+    if any(event & select.POLLHUP for _, event in poll.poll(0)):
+        raise EOFError("the parent is gone")
     return sock

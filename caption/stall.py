@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from caption.awake import AwakeClock
 from caption.messages import Stats
+from caption.settings import Settings
 
 ON_GPU, ON_CPU = 300.0, 3600.0  # seconds without progress, where nobody said how many: a step on a CPU can take minutes
 _SILENCE = 300.0  # seconds without a word; words come from a thread of their own, so no long step accounts for it
@@ -62,3 +63,11 @@ class StallWatch:
     def forget(self, name: str) -> None:
         """The worker of this name is gone; another may follow."""
         self._known.pop(name, None)
+
+
+def watch_for(settings: Settings, device: str) -> StallWatch:
+    """The watch that the user asked for, over workers on this kind of device."""
+    limit = settings.stall_timeout
+    if limit is None:
+        limit = ON_CPU if device == "cpu" else ON_GPU
+    return StallWatch(limit, settings.decode_timeout)

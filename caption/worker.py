@@ -350,8 +350,8 @@ class Worker:
 def main() -> None:
     leave_stopping_to_parent(with_parent=True)
     faulthandler.register(signal.SIGUSR1)  # the coordinator asks where it hangs
-    channel = ChildChannel(child_socket())
     try:
+        channel = ChildChannel(child_socket())
         worker = Worker(channel, channel.receive())
         worker.run()
         worker.close()
