@@ -187,7 +187,7 @@ class Worker:
         except Exception as error:
             kind = classify(error)
             kind = kind if kind in ("memory", "device") else DoesNotLoad.__name__
-            self._channel.send(NotLoaded(kind, f"{type(error).__name__}: {error}"))
+            self._channel.send(NotLoaded(kind, _words(error)))
             return False
         self._pulse.enter("waiting")
         self._laps.end("model", time.monotonic() - self._engine.check_seconds)
@@ -296,7 +296,7 @@ class Worker:
 
         kind = classify(error)
         if kind == "device":
-            raise _Unusable(Broken(f"{type(error).__name__}: {error}"))
+            raise _Unusable(Broken(_words(error)))
         if kind == "model":
             raise _Unusable(NotLoaded(type(error).__name__, str(error)))
         inside = dict(self._inside)
@@ -318,8 +318,7 @@ class Worker:
 
     def _refuse(self, ref: Ref, alone: _Inside, name: str, error: Exception) -> None:
         del self._items[ref]
-        words = f"{type(error).__name__}: {error}"
-        self._channel.send(Failed((Failure(ref, name, words, alone.width * alone.height),)))
+        self._channel.send(Failed((Failure(ref, name, _words(error), alone.width * alone.height),)))
 
     def _report(self, answers: list) -> None:
         now, results, overflowed = time.monotonic(), [], []
@@ -355,6 +354,14 @@ class Worker:
     def close(self) -> None:
         if self._loaders:
             self._loaders.close()
+
+
+def _words(error: Exception) -> str:
+    """What an engine's error says, without torch's advice to programmers."""
+    words = f"{type(error).__name__}: {error}"
+    for advice in (" Including non-PyTorch memory", "\nCUDA kernel errors might be", "\nSearch for `cuda"):
+        words = words.partition(advice)[0]
+    return words
 
 
 def main() -> None:
