@@ -26,7 +26,7 @@ class FakeCrew:
             member.state = "ready"
         self.sent = {member.name: [] for member in self.members}
         self.events = []
-        self.working = True
+        self.working = self.assembled = True
 
     def send(self, member, message):
         self.sent[member.name].append(message)
