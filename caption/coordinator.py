@@ -19,7 +19,7 @@ from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
 from caption.precision import Precision
 from caption.progress import Progress, Snapshot, WorkerProgress
 from caption.runfile import RunFile
-from caption.schedule import FEW, LARGEST_BATCH, MANY, Schedule
+from caption.schedule import LARGEST_BATCH, Schedule, usual_slots
 from caption.settings import Settings
 from caption.sources import Source
 from caption.statsfile import StatsFile
@@ -166,14 +166,15 @@ class Coordinator:
     # ---- hand out ----
 
     def _hand_out(self) -> None:
-        for member in self._crew.members:
+        ready = [member for member in self._crew.members if member.state == "ready"]
+        for member in ready:
             known = self._settings.batch_size or (member.stats and member.stats.slots)
-            slots = known or (MANY if member.seat.device == "cuda" else FEW)
-            while member.state == "ready" and (free := 2 * slots - self._leases.unstarted(member.name)) > 0:
+            slots = known or usual_slots(member.seat.device)
+            while (free := 2 * slots - self._leases.unstarted(member.name)) > 0:
                 if self._suspects:
                     self._give(member, self._suspects.popleft(), alone=True)
                     continue
-                batch = self._schedule.take(member.name, min(slots, LARGEST_BATCH, free))
+                batch = self._schedule.take(member.name, min(slots, LARGEST_BATCH, free), slots, len(ready))
                 if not batch:
                     break
                 for item in batch:
@@ -269,7 +270,7 @@ class Coordinator:
 
     def _end(self, item: Item) -> None:
         self._flags.forget(item)
-        self._schedule.ended(self._owners.pop(item.index), 1)
+        self._schedule.ended(self._owners.pop(item.index), 1, time.monotonic())
 
     def _take_back(self, member: Member, death: Died) -> None:
         count, held = self._leases.holds(member.name), self._leases.revoke(member.name)
