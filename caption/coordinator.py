@@ -6,9 +6,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from caption import idle, retry
+from caption import idle, retry, summary
 from caption.crew import Crew, Died, GivenUp, Member, Renewed
 from caption.errors import Flagged, InputError, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
+from caption.estimate import INDEX_BYTES
 from caption.feed import WINDOW, Count, Feed
 from caption.flagpolicy import FlagPolicy
 from caption.item import Item
@@ -29,7 +30,6 @@ from checkpoint import Record
 
 COMMIT_EVERY = 30.0  # seconds between commits at most
 _BEAT_EVERY = 10.0
-_INDEX_BYTES = 25  # a row takes this much beside itself
 _POLL = 0.2
 _LAST_GRACE = 10.0  # seconds that workers have to end after their last word
 
@@ -74,7 +74,7 @@ class Coordinator:
         self._begin = time.monotonic()
         self._last_commit = self._last_beat = self._begin
         self._first_hand_out: float | None = None
-        self._draining = self._unnoted = False
+        self._announced = self._draining = self._unnoted = False
         self._row_bytes = 0
         self.outcome = Outcome()
 
@@ -95,6 +95,9 @@ class Coordinator:
                 self._crew.kill_all()
             if not self._draining:
                 behind = self._twins.waiting < WINDOW and self._feed.fill(self._schedule, self._sort_out)
+                if not self._announced and (not behind or any(one.state == "ready" for one in self._crew.members)):
+                    self._announced = True
+                    summary.announce(self._progress, self._schedule, self._feed)
                 self._hand_out()
             self._look_after_record()
             self._show()
@@ -133,7 +136,7 @@ class Coordinator:
             return 0
         total = self._feed.read if self._feed.ended else self._count.total or self._feed.read
         rest = total - self._feed.skipped - self.outcome.captioned - self.outcome.failed
-        return int(rest * (self._row_bytes / self.outcome.captioned + _INDEX_BYTES))
+        return int(rest * (self._row_bytes / self.outcome.captioned + INDEX_BYTES))
 
     def _ended(self) -> bool:
         if self._draining:
@@ -157,6 +160,7 @@ class Coordinator:
         self._record.commit()
         self._show(last=True)
         self.outcome.skipped = self._feed.skipped
+        self.outcome.rounds = self._schedule.rounds
         self.outcome.complete = self._all_done()
         self.outcome.total_seconds = time.monotonic() - self._begin
         self.outcome.idle = {
@@ -349,7 +353,7 @@ class Coordinator:
         if now - self._last_beat >= _BEAT_EVERY:
             self._record.beat()
             self._last_beat = now
-        self._stats.add(self.outcome.captioned, self.outcome.failed, self._crew.members)
+        self._stats.add(self.outcome.captioned, self.outcome.failed, self._crew.members, self._schedule.rounds)
 
     def _show(self, last: bool = False) -> None:
         total = self._feed.read if self._feed.ended else self._count.total
@@ -368,6 +372,7 @@ class Coordinator:
                     )
                     for member in self._crew.members
                 ],
+                self._schedule.rounds,
             ),
             last,
         )

@@ -59,7 +59,7 @@ def run_job(settings: Settings) -> int:
         if dtype == "auto":
             dtype = "fp32" if seats[0].device == "cpu" else "fp16"
         if settings.dry_run:
-            dry_run(settings, make_fingerprint(settings, dtype), source, seats)
+            dry_run(settings, make_fingerprint(settings, dtype), source, seats, dtype)
             return 0
         make_folder(out)
         model = find_model(
