@@ -44,7 +44,7 @@ def dry_run(settings: Settings, fingerprint: dict[str, Any], source: Source, sea
         plan = Plan(settings, source, seats, view)
     if not plan.read:
         raise InputError(f"there are no pictures in the {source.described}", source.takes)
-    say(f"Input   {source.described}: {plan.read:,} images")
+    say(f"Input   {source.described}: {_images(plan.read)}")
     say(f"Output  {settings.output}" + ("" if out.exists() else " (would be made)"))
     say(summary.model_line(settings, seats, settings.model, dtype))
     for warning in source.warnings:
@@ -60,7 +60,7 @@ def dry_run(settings: Settings, fingerprint: dict[str, Any], source: Source, sea
         if names.count:
             more = ", …" if names.count > len(names.first) else ""
             say(f"Skipped {names.count:,} {reason}: {', '.join(names.first)}{more}")
-    say(f"To do   {plan.todo:,} images" + (f", {plan.again:,} of them again" if plan.again else ""))
+    say(f"To do   {_images(plan.todo)}" + (f", {plan.again:,} of them again" if plan.again else ""))
     if plan.todo:
         counts = [end - start for start, end in stretches(plan.todo, len(seats))]
         say(summary.shares(plan.schedule, counts, with_ids=True))
@@ -68,6 +68,10 @@ def dry_run(settings: Settings, fingerprint: dict[str, Any], source: Source, sea
         say(f"Time    {estimate.time_needed(out, plan.todo, len(seats), size)}")
         say(f"Space   {estimate.space_needed(view, plan.todo, plan.example, settings.max_new_tokens)}")
     say("Dry run: nothing was done.")
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 class Names:
@@ -130,10 +134,13 @@ class _Earlier:
 
     def __init__(self, view: View | None, redo: frozenset[str]):
         self._view, self._redo = view, redo
+        self._uncommitted = frozenset(view.uncommitted()) if view else frozenset()
         self.names, self.again = Names(), 0
 
     def done(self, ids: Sequence[str]) -> np.ndarray:
         done = self._view.done(ids) if self._view else np.zeros(len(ids), bool)
+        if self._uncommitted:
+            done |= np.fromiter((id in self._uncommitted for id in ids), bool, len(ids))
         if self._redo:
             again = done & np.fromiter((id in self._redo for id in ids), bool, len(ids))
             self.again += int(again.sum())

@@ -23,7 +23,7 @@ _LETTERS_A_TOKEN = 4
 
 
 class Rate(NamedTuple):
-    """What an earlier run did: images a second with so many workers, and which run it was."""
+    """What an earlier run did: images a second of so many workers, and which run it was."""
 
     images_a_second: float
     workers: int
@@ -40,9 +40,9 @@ def time_needed(out: Path, images: int, workers: int, size: int | None) -> str:
             "A run with --limit 100 measures it"
         )
     pace = rate.images_a_second * workers / rate.workers
-    with_workers = f" with {rate.workers} worker{'s' if rate.workers > 1 else ''}, in proportion"
-    measured = f"{images_a_second(rate.images_a_second)}{with_workers if workers != rate.workers else ''}"
-    return f"about {clock(images / pace)} and the loading of the model, at {measured} as in {rate.run}"
+    then = f"{rate.workers} worker{'s' if rate.workers > 1 else ''}"
+    than = "" if workers == rate.workers else f"; {then} then, {workers} now"
+    return f"about {clock(images / pace)} and the loading of the model, at {images_a_second(pace)} by {rate.run}{than}"
 
 
 def space_needed(view: View | None, images: int, example: Item, max_new_tokens: int) -> str:
@@ -70,7 +70,7 @@ def earlier_rate(out: Path) -> Rate | None:
         totals = run.get("totals") or {}
         captioned, seconds = totals.get("captioned", 0), totals.get("seconds", 0.0)
         if captioned and seconds:
-            name = f"the run of {run['begin']} ({captioned:,} images)"
+            name = f"the run of {run.get('begin')} ({captioned:,} images)"
             found.append((captioned, Rate(captioned / seconds, len(run.get("seats") or "1"), name)))
     return max(found)[1] if found else _rate_of_figures(out / "stats.jsonl")
 

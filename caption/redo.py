@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Callable, Iterator
@@ -53,9 +54,8 @@ def ids_to_redo(out: Path, retry_failed: bool, redo: str | None) -> frozenset[st
     elif redo is not None:
         _check_flag(redo)
         ids.update(_flagged(out / CAPTIONS, redo))
-    if retry_failed and (out / FAILED).exists():
-        with (out / FAILED).open("rb") as file:
-            ids.update(orjson.loads(line)["id"] for line in file)
+    if retry_failed:
+        ids.update(row["id"] for row in _rows(out / FAILED))
     return frozenset(ids)
 
 
@@ -83,9 +83,12 @@ def _without_row(unknown: int, listed: int) -> str:
 
 
 def _flagged(path: Path, flag: str) -> Iterator[str]:
-    if not path.exists():
-        return
-    with path.open("rb") as file:
+    return (row["id"] for row in _rows(path, flag.encode()) if flag in row["flags"])
+
+
+def _rows(path: Path, with_: bytes = b"") -> Iterator[dict]:
+    """Rows whose line holds this; one that a killed run has left torn, of which a record is cleared, is none."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         for line in file:
-            if flag.encode() in line and flag in (row := orjson.loads(line))["flags"]:
-                yield row["id"]
+            if with_ in line and line.endswith(b"}\n"):
+                yield orjson.loads(line)
