@@ -61,6 +61,11 @@ class Schedule:
         """The next items of a worker's shard, to look at."""
         return list(itertools.islice(self._shards[worker], count))
 
+    def costly_first(self, worker: str) -> bool:
+        """Whether a worker's items differ in cost, so that it begins with costly ones."""
+        shard = self._shards[worker]
+        return bool(shard) and shard[0].cost > shard[-1].cost
+
     def extend(self, items: Sequence[Item]) -> None:
         """Assigns the next items of the input."""
         raise NotImplementedError

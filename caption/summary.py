@@ -69,7 +69,8 @@ def shares(schedule: Schedule, counts: Iterable[int], with_ids: bool = False) ->
     for name, count in zip(schedule.sizes(), counts):
         first = [f"{item.index} {item.id}" if with_ids else str(item.index) for item in schedule.first(name, _FIRST)]
         images = f"{name:<7} {count:,} image{'' if count == 1 else 's'}"
-        lines.append(f"{images}, first {', '.join(first)}" if first else images)
+        costliest = " (the costliest)" if schedule.costly_first(name) else ""
+        lines.append(f"{images}, first {', '.join(first)}{costliest}" if first else images)
     return "\n".join(lines)
 
 

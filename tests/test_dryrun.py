@@ -24,7 +24,7 @@ def tree(folder):
 def shares(text):
     """Of each worker: how many images, and the positions of the first."""
     found = {}
-    for name, count, first in re.findall(r"^(cpu\d+) +([\d,]+) images?(?:, first (.*))?$", text, re.MULTILINE):
+    for name, count, first in re.findall(r"^(cpu\d+) +([\d,]+) images?(?:, first (.*?)(?: \(.*)?)?$", text, re.MULTILINE):
         positions = [int(position.split()[0]) for position in first.split(", ") if position]
         found[name] = int(count.replace(",", "")), positions
     return found
@@ -180,6 +180,16 @@ def test_a_long_input_begins_before_it_is_read_and_the_banner_says_of_how_many_t
     stdout, _ = process.communicate(timeout=30)
     [read] = re.findall(r"Shares {2}of the first ([\d,]+) images", stdout)
     assert sum(count for count, _ in shares(stdout).values()) == int(read.replace(",", "")) < 100_000
+
+
+def test_the_costliest_pictures_are_the_first_of_each_worker(tmp_path):
+    rows = [{"image": f"{number}.jpg", "width": 28, "height": 28 * (number + 1)} for number in range(12)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = (tmp_path / "rows.jsonl", "--output", tmp_path / "out", "--model", "null", "--workers", 2, "--dry-run")
+    planned = run(*command)
+    assert "cpu0    6 images, first 11 11.jpg, 8 8.jpg, 7 7.jpg (the costliest)\n" in planned.stdout
+    assert shares(planned.stdout)["cpu1"] == (6, [10, 9, 6])
+    assert shares(run(*command, "--schedule", "round-robin").stdout)["cpu1"] == (6, [1, 3, 5])
 
 
 def test_dry_run_of_no_pictures_and_of_another_job_are_refused_like_a_run(pictures, tmp_path):
