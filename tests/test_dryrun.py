@@ -24,7 +24,7 @@ def tree(folder):
 def shares(text):
     """Of each worker: how many images, and the positions of the first."""
     found = {}
-    for name, count, first in re.findall(r"^(cpu\d+) +([\d,]+) images?(?:, first (.*?)(?: \(.*)?)?$", text, re.MULTILINE):
+    for name, count, first in re.findall(r"^(cpu\d+) +([\d,]+) images?(?:, first (.*?)(?: \(.*)?)?$", text, re.M):
         positions = [int(position.split()[0]) for position in first.split(", ") if position]
         found[name] = int(count.replace(",", "")), positions
     return found
