@@ -95,7 +95,7 @@ def _rate_of_figures(path: Path) -> Rate | None:
     steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(totals)]
     steps = [(seconds, images) for seconds, images in steps if 0 < seconds < _LONGEST_GAP and images >= 0]
     images, seconds = sum(step[1] for step in steps), sum(step[0] for step in steps)
-    return Rate(images / seconds, len(workers) or 1, "the last run, which was killed") if images else None
+    return Rate(images / seconds, len(workers) or 1, "the latest figures in stats.jsonl") if images else None
 
 
 def in_bytes(count: float) -> str:

@@ -141,7 +141,7 @@ def test_a_killed_run_tells_its_rate_by_its_figures(tmp_path):
     rows += [{"time": 5000.0, "images": 10}, {"time": 5001.0, "images": 40}]  # another run, much later
     lines = [json.dumps(row) + "\n" + json.dumps({"time": row["time"], "worker": "gpu0"}) for row in rows]
     (tmp_path / "stats.jsonl").write_text("\n".join(lines) + '\n{"time": 50')
-    assert estimate.earlier_rate(tmp_path) == (30.0, 1, "the last run, which was killed")
+    assert estimate.earlier_rate(tmp_path) == (30.0, 1, "the latest figures in stats.jsonl")
     (tmp_path / "run.json").write_text("no json")
     assert estimate.earlier_rate(tmp_path).images_a_second == 30.0
     assert estimate.earlier_rate(tmp_path / "nowhere") is None
