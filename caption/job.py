@@ -15,25 +15,24 @@ from caption.cost import estimator
 from caption.crew import Crew
 from caption.devices import Seat, choose_seats
 from caption.dryrun import dry_run
-from caption.engine import EngineOptions
 from caption.errors import UsageError
 from caption.feed import Count, Feed
 from caption.followers import Followers
-from caption.guard import GuardOptions
-from caption.image import DecodeOptions
-from caption.messages import Setup
+from caption.laps import Laps
 from caption.model import Model, find_model
 from caption.monitor import Monitor
 from caption.outcome import Outcome
-from caption.outputfolder import make_folder, open_record, record_errors, shown_path
+from caption.outputfolder import PLACES, make_folder, open_record, record_errors, shown_path, with_old_places
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.precision import Precision
 from caption.progress import Progress
-from caption.redo import withdraw_rows
+from caption.redo import is_under_way, withdraw_rows
 from caption.runfile import RunFile
 from caption.schedule import make_schedule, usual_slots
-from caption.settings import OPTIONS, Settings, caption_settings
+from caption.settings import Settings, caption_settings
+from caption.setup import chosen_dtype, make_setup
 from caption.sources import STDIN, Source, open_source
+from caption.stall import watch_for
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
 from caption.twins import Twins
@@ -41,8 +40,11 @@ from caption.twins import Twins
 _ROW_FORMAT = 1
 
 
-def run_job(settings: Settings) -> int:
+def run_job(settings: Settings, laps: Laps | None = None) -> int:
     """Does the job, or as much of it as a stop lets; prints what it does and how it ended.
+
+    Args:
+        laps: of the command so far.
 
     Returns:
         The exit code.
@@ -50,14 +52,13 @@ def run_job(settings: Settings) -> int:
     Raises:
         CaptionError: the run can't begin or can't go on.
     """
+    laps = laps or Laps()
     with StopSignals() as stop:
         seats = choose_seats(settings)
         summary.warn_of_slowness(settings, seats)
         out = Path(settings.output)
         source = _open_source(settings)
-        dtype = settings.dtype
-        if dtype == "auto":
-            dtype = "fp32" if seats[0].device == "cpu" else "fp16"
+        dtype = chosen_dtype(settings, seats)
         if settings.dry_run:
             dry_run(settings, make_fingerprint(settings, dtype), source, seats, dtype)
             return 0
@@ -65,9 +66,11 @@ def run_job(settings: Settings) -> int:
         model = find_model(
             settings.model, settings.revision, settings.trust_remote_code, settings.allow_pickled_weights
         )
+        laps.end("finding the model")
         fingerprint = make_fingerprint(settings, dtype) | {"model": model.identity}
         with record_errors(out), open_record(out, fingerprint) as record:
-            withdrawn = withdraw_rows(record, out, settings.retry_failed, settings.redo, say)
+            redo = None if is_under_way(out, settings.redo) else settings.redo
+            withdrawn = withdraw_rows(record, out, settings.retry_failed, redo, say)
             if withdrawn:
                 say(f"{withdrawn:,} rows are taken out, their images are done again.")
             summary.greet(settings, source, seats, model, dtype, record)
@@ -76,7 +79,7 @@ def run_job(settings: Settings) -> int:
                 say(f"Note: another version than in the run before: {change}.")
             run_file.note(seats=[dataclasses.asdict(seat) for seat in seats], model=dataclasses.asdict(model))
             with contextlib.closing(Followers(settings)) as followers:
-                outcome = _work(settings, source, seats, model, dtype, record, run_file, stop)
+                outcome = _work(settings, source, seats, model, dtype, record, run_file, stop, laps)
             code = _exit_code(settings, record, outcome, stop) or followers.exit_code
             run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
         summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
@@ -90,10 +93,11 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
     """
     fields = caption_settings(settings)
     del fields["revision"], fields["model"]
-    paths = {name: fields[name] and shown_path(fields[name]) for name in ("input", "image_root", "details")}
+    paths = {name: fields[name] and shown_path(fields[name]) for name in PLACES}
     if settings.input == STDIN:
         paths["input"] = STDIN
-    return fields | paths | {"dtype": dtype, "row_format": _ROW_FORMAT}
+    fingerprint = fields | paths | {"dtype": dtype, "row_format": _ROW_FORMAT}
+    return with_old_places(Path(settings.output), fingerprint) if settings.moved else fingerprint
 
 
 def _open_source(settings: Settings) -> Source:
@@ -114,31 +118,19 @@ def _work(
     record: checkpoint.Record,
     run_file: RunFile,
     stop: StopSignals,
+    laps: Laps,
 ) -> Outcome:
-    shared = {field.name for field in dataclasses.fields(EngineOptions)} & OPTIONS.keys()
-    options = EngineOptions(
-        **{name: getattr(settings, name) for name in shared}
-        | {"model": model.folder, "model_identity": model.identity, "dtype": dtype}
-        | {"device": seats[0].device, "threads": seats[0].threads}
-    )
-    decode = DecodeOptions(settings.max_pixels, settings.max_pixels_decoded)
-    guard = GuardOptions(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(GuardOptions)})
     precision = Precision(dtype, run_file)
     if precision.switched:
         say(f"        in {precision.dtype}, as {dtype} was too narrow in an earlier run")
-
-    def setup(seat: Seat) -> Setup:
-        numbers = dataclasses.replace(options, dtype=precision.dtype)
-        return Setup(seat.name, numbers, seat.loaders, decode, settings.decode_timeout, guard, precision.flags)
 
     names = [seat.name for seat in seats]
     out = Path(settings.output)
     with contextlib.ExitStack() as open_:
         progress = open_.enter_context(contextlib.closing(Progress(names)))
         stats = open_.enter_context(contextlib.closing(StatsFile(out, Monitor(seats))))
-        crew = open_.enter_context(
-            Crew(seats, setup)
-        )
+        setup, watch = make_setup(settings, seats, model, precision), watch_for(settings, seats[0].device)
+        crew = open_.enter_context(Crew(seats, setup, watch))
         twins = Twins()
         if settings.dedupe:
             say("Looking for equal pictures (--dedupe).")
@@ -158,6 +150,7 @@ def _work(
             precision=precision,
             stop=stop,
             twins=twins,
+            laps=laps,
         )
         with record_errors(out, coordinator.bytes_to_come), stop.looked_after():
             return coordinator.run()

@@ -19,6 +19,7 @@ class Outcome:
         errors: failed items by class; flags: how often each flag was set.
         seconds: from the first hand-out to the last caption.
         first_caption: seconds from the start of the run to its first row, or None.
+        until_first_caption: seconds from the command to that, part by part in their order.
         total_seconds: from the start of the run to the end of its workers.
         idle: of each worker, how its device spent that time; see caption.idle.
         rounds: of a lockstep run.
@@ -32,6 +33,7 @@ class Outcome:
     flags: Counter = field(default_factory=Counter)
     seconds: float = 0.0
     first_caption: float | None = None
+    until_first_caption: dict[str, float] = field(default_factory=dict)
     total_seconds: float = 0.0
     idle: dict[str, dict[str, float]] = field(default_factory=dict)
     rounds: Rounds | None = None
@@ -47,6 +49,7 @@ class Outcome:
             "flags": dict(self.flags),
             "seconds": round(self.seconds, 3),
             "first_caption": self.first_caption and round(self.first_caption, 3),
+            "until_first_caption": self.until_first_caption,
             "total_seconds": round(self.total_seconds, 3),
             "idle": self.idle,
         }

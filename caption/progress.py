@@ -137,13 +137,18 @@ class Progress:
 
     def _open_bars(self, workers: Sequence[str]) -> None:
         """One line for all and one for each worker; they are drawn when `show` says, not when tqdm would."""
+        for name in ("total", *workers):
+            self._add_bar(name)
+
+    def _add_bar(self, name: str) -> None:
         width = {"dynamic_ncols": True} if _columns(self._stream) else {"ncols": _COLUMNS}
         lines = {"file": self._stream, "bar_format": "{desc}"} | width
-        self._bars = [tqdm(total=None, desc="total", position=0, leave=True, **lines)]
-        for position, name in enumerate(workers, 1):
-            self._bars.append(tqdm(total=None, desc=name, position=position, leave=False, **lines))
+        position = len(self._bars)
+        self._bars.append(tqdm(total=None, desc=name, position=position, leave=not position, **lines))
 
     def _move_bars(self, snapshot: Snapshot, figures: str) -> None:
+        for worker in snapshot.workers[len(self._bars) - 1 :]:  # who came later
+            self._add_bar(worker.name)
         total, *rest = self._bars
         columns = _columns(self._stream) or _COLUMNS
         total.total = snapshot.total or None

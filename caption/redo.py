@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
 
-from caption.errors import UsageError
+from caption.errors import Damaged, UsageError
 from caption.guard import FLAGS
 from caption.outputs.rows import CAPTIONS, FAILED
+from caption.runfile import read_run_file
 from checkpoint import Record
+
+_FINISHED = (0, 3)  # exit codes of a run that has done all of the input
 
 
 def withdraw_rows(
@@ -23,8 +27,7 @@ def withdraw_rows(
 
     Args:
         retry_failed: all rows of ``failed.jsonl``.
-        redo: a flag, for all captions that have it, be it none: so a killed run goes on when its command is typed
-            again; or a text file with an id a line.
+        redo: a flag, for all captions that have it, be it none; or a text file with an id a line.
         say: gets a sentence about ids that have no row.
 
     Returns:
@@ -64,6 +67,21 @@ def _check_flag(redo: str) -> None:
         nearest = difflib.get_close_matches(redo, FLAGS, n=1)
         remedy = f"{nearest[0]} is the nearest flag" if nearest else f"the flags are {', '.join(FLAGS)}"
         raise UsageError(f"--redo {redo}: there is no such flag and no such file", remedy)
+
+
+def is_under_way(out: Path, flag: str | None) -> bool:
+    """Whether a run before has taken out the captions with this flag, and no run since has come to the job's end.
+
+    Then none is left of those that were meant: what has the flag now was made since.
+    """
+    if flag not in FLAGS:
+        return False
+    try:
+        runs = read_run_file(out)["runs"]
+    except (FileNotFoundError, Damaged):
+        return False
+    since_the_end = itertools.takewhile(lambda run: run.get("exit_code") not in _FINISHED, reversed(runs))
+    return any(run.get("settings", {}).get("redo") == flag for run in since_the_end)
 
 
 def _listed(path: str) -> set[str]:

@@ -96,6 +96,10 @@ class Schedule:
         self._shards[worker].extendleft(reversed(items))
         self._held[worker] -= len(items)
 
+    def join(self, worker: str) -> None:
+        """``worker`` comes to the others, with nothing of its own as yet."""
+        self._shards[worker] = deque()
+
     def leave(self, worker: str) -> None:
         """``worker`` is given up: the others share what is left of its shard."""
         rest = self._shards.pop(worker)

@@ -7,8 +7,10 @@ ahead of it. It writes no output: all goes through the channel to the coordinato
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -20,6 +22,7 @@ from caption import guard
 from caption.channel import ChildChannel
 from caption.engine import OVERFLOW, Refusal, import_engine
 from caption.errors import EngineFailed, OutOfMemory
+from caption.laps import Laps
 from caption.loaderpool import InlineLoader, LoaderPool
 from caption.messages import (
     Batch,
@@ -42,11 +45,10 @@ from caption.messages import (
     Result,
     Setup,
     Started,
-    Stats,
 )
 from caption.process import child_socket, leave_stopping_to_parent
+from caption.pulse import Pulse
 
-_STATS_EVERY = 1.0  # seconds
 _WAIT = 0.2  # seconds between looks at the mail while there is nothing to do
 
 
@@ -94,20 +96,20 @@ class Worker:
         self._capacity = sys.maxsize  # images side by side, as far as memory bears them
         self._borne = 1  # the most that it has borne
         self._items: dict[Ref, object] = {}
-        self._stage, self._since = "loading", time.monotonic()
-        self._seconds = dict.fromkeys(("loading", "waiting", "preprocessing", "generating", "starved"), 0.0)
-        self._waited = 0.0  # up to the latest time that it began to wait
-        self._steps = 0
+        self._pulse = Pulse(channel, self._slots)
 
     def run(self) -> None:
         """Returns when told to end; raises EOFError when the coordinator is gone."""
         threading.Thread(target=self._listen, name="mail", daemon=True).start()
         self._channel.send(Hello(os.getpid()))
+        self._laps = Laps()
         self._loaders = self._start_loaders()
-        threading.Thread(target=self._beat, name="stats", daemon=True).start()
+        self._laps.end("loaders")
+        self._pulse.start(self._loaders)
         if self._setup.options.device != "cpu":  # there it would take the cores that the first to load needs
             with contextlib.suppress(Exception):  # what can't be imported is said when the model is loaded
                 import_engine(self._setup.options)
+                self._laps.end("libraries")
         if not isinstance(self._mail.get(), Load) or not self._load():
             return
         try:
@@ -116,7 +118,7 @@ class Worker:
         except _Unusable as error:
             self._channel.send(error.last_word)
         else:
-            self._channel.send(Left(self._last_stats()))
+            self._channel.send(Left(self._pulse.last_stats()))
 
     # ---- mail ----
 
@@ -127,32 +129,8 @@ class Worker:
         except EOFError:
             os._exit(1)  # the coordinator is gone: nobody would keep what is still computed
 
-    def _beat(self) -> None:
-        with contextlib.suppress(EOFError):  # the listener hears of that, too, and ends the process
-            while True:
-                time.sleep(_STATS_EVERY)
-                self._channel.send(self._stats())
-
-    def _stats(self) -> Stats:
-        seconds, stage, since = dict(self._seconds), self._stage, self._since
-        seconds[stage] += time.monotonic() - since
-        slots = min(self._engine.slots, self._capacity) if self._engine else 0
-        return Stats(stage, seconds, self._steps + self._loaders.steps, slots)
-
-    def _last_stats(self) -> Stats:
-        """What it waited last was not for work but for the end."""
-        stats = self._stats()
-        if stats.stage == "waiting":
-            stats.seconds["ending"] = stats.seconds["waiting"] - self._waited
-            stats.seconds["waiting"] = self._waited
-        return stats
-
-    def _enter(self, stage: str) -> None:
-        now = time.monotonic()
-        if stage == "waiting" != self._stage:
-            self._waited = self._seconds["waiting"]
-        self._seconds[self._stage] += now - self._since
-        self._stage, self._since = stage, now
+    def _slots(self) -> int:
+        return min(self._engine.slots, self._capacity) if self._engine else 0
 
     def _read_mail(self, wait: float) -> None:
         while True:
@@ -162,6 +140,7 @@ class Worker:
                 return
             wait = 0
             if isinstance(message, Batch):
+                self._pulse.enter("preprocessing")
                 self._accept(message)
             elif isinstance(message, Finish):
                 self._finishing = True
@@ -190,13 +169,17 @@ class Worker:
         if is_null(setup.options.model):
             return InlineLoader(load_preparer(setup.options))
         lock = pinned.lock_pages if setup.options.device == "cuda" else None
-        return LoaderPool(setup.loaders, LoaderSetup(setup.options, setup.decode), setup.decode_timeout, lock)
+        told = LoaderSetup(setup.options, setup.decode)
+        return LoaderPool(setup.loaders, told, setup.decode_timeout, lock, shared=setup.shared)
 
     def _load(self) -> bool:
         from caption.engine import DoesNotLoad, ModelError, classify, load_engine
 
         started = time.monotonic()
+        self._laps.end("turn to load")
         try:
+            import_engine(self._setup.options)
+            self._laps.end("libraries")
             self._engine = load_engine(self._setup.options)
         except ModelError as error:
             self._channel.send(NotLoaded(type(error).__name__, str(error)))
@@ -204,17 +187,19 @@ class Worker:
         except Exception as error:
             kind = classify(error)
             kind = kind if kind in ("memory", "device") else DoesNotLoad.__name__
-            self._channel.send(NotLoaded(kind, f"{type(error).__name__}: {error}"))
+            self._channel.send(NotLoaded(kind, _words(error)))
             return False
-        self._enter("waiting")
-        self._channel.send(Loaded(time.monotonic() - started, self._engine.describe()))
+        self._pulse.enter("waiting")
+        self._laps.end("model", time.monotonic() - self._engine.check_seconds)
+        self._laps.end("check")
+        self._channel.send(Loaded(time.monotonic() - started, self._engine.describe(), self._laps.seconds))
         return True
 
     # ---- one turn: mail, loaders, engine ----
 
     def _turn(self) -> bool:
         idle = not self._items
-        self._enter("waiting" if idle else "preprocessing")
+        self._pulse.enter("waiting" if idle else "preprocessing")
         self._read_mail(_WAIT if idle else 0)
         if self._loaders.failure:
             raise _Unusable(self._loaders.not_loaded or Broken(self._loaders.failure))
@@ -255,16 +240,16 @@ class Worker:
             self._admit()
             if not self._inside:
                 return
-            self._enter("generating")
+            self._pulse.enter("generating")
             hungry, begin = self._hungry(), time.monotonic()
             answers = self._engine.step()
-            self._seconds["starved"] += hungry * (time.monotonic() - begin)
+            self._pulse.starved(hungry * (time.monotonic() - begin))
         except EOFError:  # the coordinator is gone
             raise
         except Exception as error:
             self._survive(error)
             return
-        self._steps += 1
+        self._pulse.steps += 1
         self._borne = max(self._borne, len(self._inside))
         if answers:
             self._report(answers)
@@ -311,7 +296,7 @@ class Worker:
 
         kind = classify(error)
         if kind == "device":
-            raise _Unusable(Broken(f"{type(error).__name__}: {error}"))
+            raise _Unusable(Broken(_words(error)))
         if kind == "model":
             raise _Unusable(NotLoaded(type(error).__name__, str(error)))
         inside = dict(self._inside)
@@ -329,12 +314,11 @@ class Worker:
             name = OutOfMemory.__name__ if kind == "memory" else EngineFailed.__name__
             [(ref, alone)] = inside.items()
             self._refuse(ref, alone, name, error)
-        self._steps += 1
+        self._pulse.steps += 1
 
     def _refuse(self, ref: Ref, alone: _Inside, name: str, error: Exception) -> None:
         del self._items[ref]
-        words = f"{type(error).__name__}: {error}"
-        self._channel.send(Failed((Failure(ref, name, words, alone.width * alone.height),)))
+        self._channel.send(Failed((Failure(ref, name, _words(error), alone.width * alone.height),)))
 
     def _report(self, answers: list) -> None:
         now, results, overflowed = time.monotonic(), [], []
@@ -372,10 +356,19 @@ class Worker:
             self._loaders.close()
 
 
+def _words(error: Exception) -> str:
+    """What an engine's error says, without torch's advice to programmers."""
+    words = f"{type(error).__name__}: {error}"
+    for advice in (" Including non-PyTorch memory", "\nCUDA kernel errors might be", "\nSearch for `cuda"):
+        words = words.partition(advice)[0]
+    return words
+
+
 def main() -> None:
     leave_stopping_to_parent(with_parent=True)
-    channel = ChildChannel(child_socket())
+    faulthandler.register(signal.SIGUSR1)  # the coordinator asks where it hangs
     try:
+        channel = ChildChannel(child_socket())
         worker = Worker(channel, channel.receive())
         worker.run()
         worker.close()

@@ -5,14 +5,16 @@
     python scripts/stress_kill.py --rounds 100 --seed 1 --engine sampled
 
 A round starts the run again with other settings that may change (workers, batch size, checkpoint interval, schedule,
-loaders), and, if it has not finished before, kills the coordinator, a worker, a loader or the whole group with SIGKILL,
-or stops it with SIGINT or SIGTERM, after a random time. After each round, rows written whole before must still stand as
-they were. When a job is complete, its rows are compared word by word with an undisturbed run of the same job, and that
-run's with the truth (sampled ones are drawn by chance). Then the next job begins. Ctrl-C stops between rounds; the same
-command goes on. The last line says what was checked.
+loaders, start, stall timeout), and, if it has not finished before, after a random time kills the coordinator, a worker,
+a loader or the whole group with SIGKILL, ends it with SIGINT or SIGTERM, stops a worker or loader for good, or stops
+one process or all and lets them go on. After each round, rows written whole before must still stand as they were. When
+a job is complete, its rows are compared word by word with an undisturbed run of the same job, and that run's with the
+truth (sampled ones are drawn by chance). Then the next job begins. Ctrl-C stops between rounds; the same command goes
+on. The last line says what was checked.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -85,7 +87,8 @@ class Stress:
         """Runs until the end or the kill; returns who was killed, or "finished"."""
         rng = random.Random(f"{self.seed} {self.starts}")
         limit = time.monotonic() + (rng.uniform(0, LONGEST[self.engine]) if disturb else 600)
-        victim = rng.choice(["coordinator", "worker", "worker", "group", "loader", "SIGINT", "SIGTERM"])
+        victims = ["coordinator", "worker", "worker", "group", "loader", "SIGINT", "SIGTERM", "stopped", "paused"]
+        victim = rng.choice(victims)
         with (self.folder / "run.log").open("ab") as log:
             process = subprocess.Popen(
                 self._command(self.out, rng), stdout=log, stderr=log, start_new_session=True, cwd=ROOT
@@ -108,6 +111,8 @@ class Stress:
                 "--checkpoint-every": [1, 7, 50, 1000],
                 "--schedule": ["dynamic", "round-robin", "lockstep"],
                 "--loaders": [1, 2],
+                "--start": ["together", "each"],
+                "--stall-timeout": [3, 6],
             }
             for option, values in choices.items():
                 command += [option, str(rng.choice(values))]
@@ -121,11 +126,8 @@ class Stress:
         elif victim == "coordinator":
             process.kill()
         else:
-            pids = children(process.pid, f"caption.{victim}")
-            if pids:
-                os.kill(rng.choice(pids), signal.SIGKILL)
             # The run must survive this: let it go on for a moment, then kill it all.
-            time.sleep(rng.uniform(0, 1))
+            {"stopped": self._stop, "paused": self._pause}.get(victim, self._kill_one)(process, victim, rng)
             if process.poll() is not None:
                 return self._finished(process)
             os.killpg(process.pid, signal.SIGKILL)
@@ -138,6 +140,27 @@ class Stress:
                 sys.exit(f"round {self.round}: processes {left} outlive the run by 10 s")
             time.sleep(0.02)
         return victim
+
+    def _kill_one(self, process: subprocess.Popen, victim: str, rng: random.Random) -> None:
+        if pids := children(process.pid, f"caption.{victim}"):
+            os.kill(rng.choice(pids), signal.SIGKILL)
+        time.sleep(rng.uniform(0, 1))
+
+    def _stop(self, process: subprocess.Popen, _: str, rng: random.Random) -> None:
+        """For good: only --stall-timeout gets the run on."""
+        if pids := children(process.pid, f"caption.{rng.choice(['worker', 'worker', 'loader'])}"):
+            os.kill(rng.choice(pids), signal.SIGSTOP)
+        time.sleep(rng.uniform(3, 12))
+
+    def _pause(self, process: subprocess.Popen, _: str, rng: random.Random) -> None:
+        """One process, or all as by a Ctrl-Z."""
+        everybody = children(process.pid, "caption.")
+        pids = rng.choice([[process.pid], everybody, everybody[-1:]])
+        for sign, pause in ((signal.SIGSTOP, rng.uniform(0, 5)), (signal.SIGCONT, rng.uniform(0, 1))):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sign)
+            time.sleep(pause)
 
     def _finished(self, process: subprocess.Popen) -> str:
         if process.returncode:

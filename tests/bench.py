@@ -21,6 +21,8 @@ class FakeEngine:
         fault: given the keys inside, the exception that a step raises, or None.
     """
 
+    check_seconds = 0.0
+
     def __init__(self, log, size=8, steps=1, fault=lambda keys: None):
         self.log, self.size, self.steps, self.fault = log, size, steps, fault
         self.left = {}

@@ -1,12 +1,28 @@
 """Faults of workers, on real processes: a poison picture costs itself and nobody else."""
 
+import fcntl
 import os
 import signal
+import subprocess
+import termios
 import time
 
 import pytest
 
-from tests.runs import captions, empty_pictures, failures, run, start, wait_for_rows, workers_of
+from tests.runs import (
+    ROOT,
+    broken,
+    captions,
+    command,
+    empty_pictures,
+    environment,
+    failures,
+    run,
+    run_file,
+    start,
+    wait_for_rows,
+    workers_of,
+)
 
 
 @pytest.fixture
@@ -76,6 +92,48 @@ def test_when_no_worker_can_load_the_run_ends_with_5_and_says_why(pictures, tmp_
     assert done.returncode == 5
     assert "out of memory while loading" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("way", ["together", "each"])
+def test_workers_begin_together_or_each_when_it_is_ready(pictures, tmp_path, way):
+    done = run(pictures, "--output", tmp_path / "out", "--model", "null:40", "--workers", 2, "--start", way,
+               fault="slow to load", FAULT_MARKER=str(tmp_path / "marker"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [first] = [one["totals"]["first_caption"] for one in run_file(tmp_path / "out")["runs"]]
+    assert (first >= 2) == (way == "together")
+    assert len(captions(tmp_path / "out")) == 41
+
+
+def test_a_worker_that_was_killed_with_several_pictures_inside_charges_none_of_them(tmp_path):
+    """Groups of one, which entered the engine at different times."""
+    empty_pictures(tmp_path / "in", 60)
+    out = tmp_path / "out"
+    process = start(tmp_path / "in", "--output", out, "--model", "null:100", "--batch-size", 4,
+                    **broken("one by one"))  # fmt: skip
+    for target in (8, 24):
+        wait_for_rows(out, target)
+        os.kill(workers_of(process)[0], signal.SIGKILL)
+        time.sleep(0.5)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    rows = captions(out)
+    assert len(rows) == 60 and {row["attempts"] for row in rows.values()} == {1}
+
+
+def test_a_terminal_that_goes_away_does_not_stop_a_run(pictures, tmp_path):
+    """The pseudo-terminal of the run is closed at its other end, as when a window or an ssh connection is closed."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        command(pictures, "--output", tmp_path / "out", "--model", "null:100"), env=environment(), cwd=ROOT,
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    wait_for_rows(tmp_path / "out", 8)
+    assert process.poll() is None
+    os.close(ours)  # the kernel sends SIGHUP, and each write fails from now on
+    assert process.wait(60) == 0
+    assert len(captions(tmp_path / "out")) == 41
 
 
 def test_killed_workers_are_replaced_and_every_picture_is_captioned(tmp_path):

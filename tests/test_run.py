@@ -127,6 +127,22 @@ def test_another_input_is_refused_because_equal_names_are_other_pictures(picture
     assert refused.returncode == 4 and "its input was" in refused.stderr
 
 
+def test_a_data_set_that_was_moved_goes_on_where_the_user_says_so(pictures, tmp_path):
+    command = ("--output", tmp_path / "out", "--model", "null")
+    run(pictures, *command, "--limit", 60)
+    before = (tmp_path / "out" / "captions.jsonl").read_bytes()
+    (tmp_path / "elsewhere").mkdir()
+    moved = pictures.rename(tmp_path / "elsewhere" / "in")
+    refused = run(moved, *command)
+    assert refused.returncode == 4 and "--moved" in refused.stderr
+    assert "60 of them done before" in run(moved, *command, "--moved", "--dry-run").stdout
+    for _ in range(2):  # typed again, too
+        done = run(moved, *command, "--moved")
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "captions.jsonl").read_bytes().startswith(before)
+    assert len(captions(tmp_path / "out")) == 100
+
+
 def test_what_can_not_change_a_caption_may_change(pictures, tmp_path):
     command = (pictures, "--output", tmp_path / "out", "--model", "null")
     run(*command, "--limit", 5)

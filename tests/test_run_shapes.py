@@ -122,6 +122,22 @@ def test_a_caption_cut_at_the_token_limit_says_so(scenes, tmp_path):
     assert "4 cut-off" in done.stdout
 
 
+def test_a_picture_that_crashes_its_decoder_fails_alone(scenes, tmp_path):
+    pictures, truth = scenes
+    (tmp_path / "in").mkdir()
+    for name in sorted(truth)[:12]:
+        shutil.copy(pictures / name, tmp_path / "in" / name)
+    shutil.copy(pictures / min(truth), tmp_path / "in" / f"poison-{min(truth)}")
+    done = run(tmp_path / "in", "--output", tmp_path / "out", *SHAPES, "--max-retries", 1, "--loaders", 2,
+               fault="decoder")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [failed] = failures(tmp_path / "out").values()
+    assert failed["id"].startswith("poison-") and failed["attempts"] == 2
+    assert (failed["error"], "SIGSEGV" in failed["message"]) == ("DecoderCrashed", True)
+    assert len(captions(tmp_path / "out")) == 12 and share_right(tmp_path / "out", truth) > 0.9
+    assert {row["attempts"] for row in captions(tmp_path / "out").values()} == {1}
+
+
 @pytest.mark.gpu
 def test_fp16_on_a_gpu_captions_like_fp32_on_the_cpu(scenes, tmp_path):
     pictures, truth = scenes

@@ -54,6 +54,7 @@ class EngineOptions:
     trust_remote_code: bool = False
     allow_pickled_weights: bool = False
     threads: int | None = None  # CPU threads of torch
+    memory_share: float = 1.0  # the part of a GPU's memory that may be taken: others may sit on the same card
     model_identity: str | None = None  # changes when a file of the model changes; what a check found is kept by it
 
 
@@ -92,7 +93,12 @@ class Refusal:
 
 
 class Engine(Protocol):
-    """Holds up to `slots` requests and brings them to their end, in any order."""
+    """Holds up to `slots` requests and brings them to their end, in any order.
+
+    check_seconds: of its loading, those after the model was there.
+    """
+
+    check_seconds: float
 
     @property
     def slots(self) -> int:

@@ -190,6 +190,8 @@ _ESCAPED = re.compile("%(25|[89A-F][0-9A-F])")
 
 def as_id(name: str) -> str:
     """The name as it stands in ids: an undecodable byte is %XX; where a name itself reads like that, its % is %25."""
+    if name.isascii() and "%" not in name:
+        return name
     return _NOT_IN_IDS.sub(lambda found: "%25" if found[0] == "%" else f"%{ord(found[0]) - 0xDC00:02X}", name)
 
 

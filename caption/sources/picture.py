@@ -52,5 +52,5 @@ class Pictures(Protocol):
         ...
 
     def size(self) -> int | None:
-        """How many there are, or None where only a walk tells."""
+        """How many there are, or None where that takes as long as a walk."""
         ...
