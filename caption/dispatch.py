@@ -92,11 +92,10 @@ class Dispatcher:
         if self._failure:
             raise self._failure
         self._begun = self._begun or self._settings.start == "each" or self._crew.assembled
-        hungry = [member for member in self._crew.members if self._begun and member.state == "ready"]
-        ready = len(hungry)
+        hungry = ready = [member for member in self._crew.members if self._begun and member.state == "ready"]
         working = {member.name for member in self._crew.members if not member.gone}
         while hungry:  # a batch each in turn: the first must not take what the others could begin with
-            hungry = [member for member in hungry if self._feed(member, ready, working)]
+            hungry = [member for member in hungry if self._feed(member, working, len(ready))]
 
     @property
     def places(self) -> int:
@@ -107,10 +106,10 @@ class Dispatcher:
         known = self._settings.batch_size or (member.stats and member.stats.slots)
         return known or usual_slots(member.seat.device)
 
-    def _feed(self, member: Member, ready: int, working: Collection[str]) -> bool:
+    def _feed(self, member: Member, working: Collection[str], ready: int) -> bool:
         """Gives the worker a batch, if it should have one and there is one.
 
-        ready: how many workers can take something now. working: seats that have, or will get, a worker.
+        working: seats that have, or will get, a worker; ready: how many have one that can take items now.
         """
         slots = self._slots(member)
         free = 2 * slots - self._leases.unstarted(member.name)
