@@ -8,6 +8,7 @@ from typing import Any
 
 from caption.call import Call, CaptionResult
 from caption.devices import choose_seats
+from caption.errors import UsageError
 from caption.given import GivenPictures, PictureMemory, refuse_one
 from caption.image import DecodeOptions
 from caption.model import find_model
@@ -22,8 +23,8 @@ from caption.sources.items import ItemSource
 # Of a run that has an input and a folder for its rows.
 _OF_RUNS = {
     "input", "output", "limit", "input_format", "image_root", "image_column", "id_column", "details", "skip_existing",
-    "dedupe", "prompts", "prompt_weights", "schedule", "format", "checkpoint_every", "retry_failed", "redo", "strict",
-    "dry_run",
+    "dedupe", "prompts", "prompt_weights", "schedule", "format", "checkpoint_every", "retry_failed", "redo", "moved",
+    "strict", "dry_run",
 }  # fmt: skip
 
 
@@ -54,6 +55,8 @@ class CaptionPool:
                 raise TypeError(f"CaptionPool has no option {name!r}: {nearest(name, known)}")
         settings = Settings(**{name: OPTIONS[name].parse(value, name) for name, value in options.items()})
         check_together(settings)
+        if settings.workers_per_gpu is None:
+            raise UsageError("workers_per_gpu: auto goes by the images a second of one long run", "give a number")
         seats = choose_seats(settings)
         model = find_model(
             settings.model, settings.revision, settings.trust_remote_code, settings.allow_pickled_weights

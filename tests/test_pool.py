@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from caption import CaptionPool
+from caption import pool as pool_module
 from caption.errors import ModelNotFound, NoWorkerLeft, UsageError
+from caption.settings import OPTIONS
 from tests.runs import FAULTS, ROOT, environment, wait_until_alone
 
 
@@ -176,6 +178,8 @@ def test_wrong_options_are_refused_before_anything_starts():
         CaptionPool(model="null", output="out")
     with pytest.raises(UsageError, match="workers"):
         CaptionPool(model="null", workers=0)
+    with pytest.raises(UsageError, match="workers_per_gpu"):
+        CaptionPool(model="null", workers_per_gpu="auto")
     with pytest.raises(UsageError, match="exclude each other"):
         CaptionPool(model="null", num_beams=2, temperature=1.0)
     with pytest.raises(ModelNotFound):
@@ -285,3 +289,21 @@ class TestScripts:
         _, stderr = process.communicate(timeout=20)
         assert stderr.strip().endswith("KeyboardInterrupt") and "worker is gone" not in stderr
         wait_until_alone(process, 10)
+
+
+def test_options_that_are_kept_from_pools_are_options_of_runs():
+    assert OPTIONS.keys() > pool_module._OF_RUNS
+    for name in pool_module._OF_RUNS:
+        with pytest.raises(TypeError, match=name):
+            CaptionPool(**{name: OPTIONS[name].default})
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_images_are_done_again(caplog):
+    with CaptionPool(model="null:20", device="cpu", stall_timeout=2) as pool:
+        captions = []
+        for result in pool.caption(names(60)):
+            captions.append(result.caption)
+            if result.index == 10:
+                os.kill(workers()[0].pid, signal.SIGSTOP)
+    assert captions == names(60)
+    assert "stopped" in caplog.text
