@@ -13,6 +13,7 @@ import checkpoint
 from caption.errors import Damaged, OutputError
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.runfile import read_run_file
+from caption.sametext import Repeated, Texts, repeated_texts
 
 
 class Located(NamedTuple):
@@ -65,6 +66,13 @@ class Folder:
         """The committed rows of ``failed.jsonl``, in its order. Raises Damaged, OutputError."""
         return self._rows(FAILED)
 
+    def repeated(self, texts: Texts, number: int) -> list[Repeated]:
+        """The texts that stand on most images, of all its captions. Raises OutputError."""
+        try:
+            return repeated_texts(self.out / CAPTIONS, self.counts[CAPTIONS], texts, number)
+        except (OSError, ValueError, KeyError) as error:
+            raise self._changed() from error
+
     def _rows(self, name: str) -> Iterator[Located]:
         extent = self._view.committed.get(name)
         if not (extent and extent.rows):
@@ -83,7 +91,7 @@ class Folder:
             raise OutputError(f"can't read {path}: {error.strerror}", "check that it is there") from error
         except ValueError as error:
             if self._withdrawn():
-                raise OutputError(f"rows of {self.out} were taken out while it was read", "try once more") from error
+                raise self._changed() from error
             raise self._damaged(f"{path} has no whole row at byte {offset:,}") from error
 
     def _withdrawn(self) -> bool:
@@ -92,6 +100,9 @@ class Folder:
             return checkpoint.read(self.out).committed != self._view.committed
         except (OSError, checkpoint.Error):
             return False
+
+    def _changed(self) -> OutputError:
+        return OutputError(f"rows of {self.out} were taken out while it was read", "try once more")
 
     def _damaged(self, problem: str) -> Damaged:
         return Damaged(problem, f"python -m caption.verify {self.out} tells more, and --repair mends it")
