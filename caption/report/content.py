@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ def report_content(folder: Folder, samples: int, root: Path | None) -> dict[str,
         gallery.add(row)
     for _, row in folder.failures():
         gallery.add_failure(row)
+        job.errors[row["error"]] += 1
     repeated = folder.repeated(job.tally.texts, _REPEATED)
     cards = gallery.cards(repeated)
     pictures = pictures_of([card.row for card in cards], folder, root)
@@ -53,11 +54,10 @@ def report_content(folder: Folder, samples: int, root: Path | None) -> dict[str,
         "words": job.tally.telling_words(_WORDS),
         "repeated": repeated,
         "errors": [
-            (error, count, gallery.messages[error].most_common(_MESSAGES))
-            for error, count in gallery.errors.most_common()
+            (error, count, gallery.messages[error].most_common(_MESSAGES)) for error, count in job.errors.most_common()
         ],
         "cards": [shown(card, pictures.get(card.row["id"])) for card in cards],
-        "sets": _sets(cards),
+        "sets": sizes_of_sets((card.sets, card.failed) for card in cards),
         "runs": job.runs[-_RUNS:],
     }
 
@@ -164,11 +164,15 @@ def _stripped(job: Job, gallery: Gallery) -> str:
     return percent(share) if share >= 0.1 else ""
 
 
-def _sets(cards: Sequence) -> list[tuple[str, int, bool]]:
-    """Names of all sets, in the order of their first card, with their size and whether they are of failed images."""
+def sizes_of_sets(cards: Iterable[tuple[Sequence[str], bool]]) -> list[tuple[str, int, bool]]:
+    """Of all sets, in the order of their first card: name, size, whether they are of failed images.
+
+    Args:
+        cards: of each its sets, and whether it has failed.
+    """
     found: dict[str, list] = {}
-    for card in cards:
-        for name in card.sets:
-            entry = found.setdefault(name, [0, card.failed])
+    for sets, failed in cards:
+        for name in sets:
+            entry = found.setdefault(name, [0, failed])
             entry[0] += 1
     return [(name, count, failed) for name, (count, failed) in found.items()]

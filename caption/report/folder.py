@@ -66,6 +66,11 @@ class Folder:
         """The committed rows of ``failed.jsonl``, in its order. Raises Damaged, OutputError."""
         return self._rows(FAILED)
 
+    def bytes(self, name: str) -> int:
+        """Committed length of a row file."""
+        extent = self._view.committed.get(name)
+        return extent.bytes if extent else 0
+
     def repeated(self, texts: Texts, number: int) -> list[Repeated]:
         """The texts that stand on most images, of all its captions. Raises OutputError."""
         try:

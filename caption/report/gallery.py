@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +34,7 @@ class Gallery:
         samples: how many random captions.
 
     Attributes:
-        errors: failed rows by class; messages: of each class, how often each was given.
+        messages: of each class of error, how often each was given.
     """
 
     def __init__(self, samples: int):
@@ -44,7 +43,6 @@ class Gallery:
         self._flags: dict[str, Sample] = {}
         self._failed: dict[str, Sample] = {}
         self._same: dict[str, dict] = {}
-        self.errors: Counter[str] = Counter()
         self.messages: dict[str, Bounded] = {}
 
     def add(self, row: dict[str, Any]) -> None:
@@ -61,7 +59,6 @@ class Gallery:
     def add_failure(self, row: dict[str, Any]) -> None:
         """A row of failed.jsonl."""
         error = row["error"]
-        self.errors[error] += 1
         if error not in self._failed:
             self._failed[error], self.messages[error] = Sample(_EACH_ERROR, error), Bounded(1000)
         self._failed[error].add(row)

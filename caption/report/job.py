@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ class Job:
         folder: its output folder.
 
     Attributes:
-        tally: to be filled by whoever reads the rows.
+        tally, errors: of its captions, and failures by class; to be filled by whoever reads the rows.
         timeline: of all its runs.
     """
 
     def __init__(self, folder: Folder):
         self.folder = folder
         self.tally = Tally()
+        self.errors: Counter[str] = Counter()
         self.timeline = Timeline(folder.out / "stats.jsonl", folder.runs)
 
     @property
@@ -109,11 +111,27 @@ class Job:
     @property
     def settings(self) -> list[tuple[str, str]]:
         """Those that are not as by default, and a few that always matter."""
+        given = self.folder.settings
         return [
-            (name, "none" if value in (None, "") else str(value))
-            for name, value in self.folder.settings.items()
-            if name in OPTIONS and name not in _NEVER and (name in _ALWAYS or value != OPTIONS[name].default)
+            (name, value)
+            for name, value in self.all_settings.items()
+            if name in _ALWAYS or given[name] != OPTIONS[name].default
         ]
+
+    @property
+    def all_settings(self) -> dict[str, str]:
+        """Of the latest run, in words."""
+        return {
+            name: "none" if value in (None, "") else str(value)
+            for name, value in self.folder.settings.items()
+            if name in OPTIONS and name not in _NEVER
+        }
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the latest run."""
+        found = self.folder.runs[-1].get("versions") if self.folder.runs else None
+        return {name: str(version) for name, version in (found or {}).items()}
 
     @property
     def runs(self) -> list[dict[str, Any]]:
