@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ from caption.report.pairs import Keys, Pair, Pairs
 from caption.report.thumbnails import Missing, Thumbnail
 from caption.report.words import words_of
 
-_OPENINGS, _SETTINGS = 8, 40
-_WORD = re.compile(r"\S+\s*|\s+")
+_OPENINGS, _SETTINGS, _WORDS = 8, 40, 12
+_COMMON_WORDS = 5000  # of each job, of which the telling ones are looked for
+_PIECE = re.compile(r"\S+|\s+")
 _TELLING = 0.2  # of the words stand in both: else marking the others would mark all
 
 
@@ -78,13 +80,10 @@ def comparison_content(first: Folder, second: Folder, samples: int, root: Path |
         "settings": _differing(a, b),
         "histogram": charts.histogram({"a": a.tally.words, "b": b.tally.words}, "words"),
         "alike": charts.histogram({"a": pairs.alike}, "% of the words"),
-        "openings": _side_by_side(
-            {text: count for text, count, _ in a.tally.openings(_OPENINGS)},
-            {text: count for text, count, _ in b.tally.openings(_OPENINGS)},
-            a.captioned, b.captioned,
-        ),
+        "openings": _side_by_side(_openings(a), _openings(b), a.captioned, b.captioned),
+        "words": _telling(a, b),
         "flags": _side_by_side(a.tally.flags, b.tally.flags, a.captioned, b.captioned),
-        "errors": _side_by_side(a.errors, b.errors, a.failed, b.failed),
+        "errors": _side_by_side(a.errors, b.errors, a.captioned + a.failed, b.captioned + b.failed),
         "cards": cards,
         "sets": sizes_of_sets((card.sets, False) for card in cards),
     }  # fmt: skip
@@ -119,10 +118,43 @@ def _differing(a: Job, b: Job) -> list[tuple[str, str, str]]:
     return found[:_SETTINGS]
 
 
-def _side_by_side(a: dict[str, int], b: dict[str, int], of_a: int, of_b: int) -> list[tuple[str, float, float]]:
-    """Shares of both, the largest first."""
-    rows = [(key, a.get(key, 0) / (of_a or 1), b.get(key, 0) / (of_b or 1)) for key in {**a, **b}]
-    return sorted(rows, key=lambda row: -max(row[1:]))
+class Both(NamedTuple):
+    """How many of each job something is true of: as a share of 1, and in words."""
+
+    label: str
+    a: float
+    b: float
+    said_a: str
+    said_b: str
+
+
+def _side_by_side(a: Mapping[str, int], b: Mapping[str, int], of_a: int, of_b: int) -> list[Both]:
+    """The commonest first."""
+    rows = [
+        Both(
+            key,
+            a.get(key, 0) / (of_a or 1),
+            b.get(key, 0) / (of_b or 1),
+            *map(_share, (a.get(key, 0), b.get(key, 0)), (of_a, of_b)),
+        )
+        for key in {**a, **b}
+    ]
+    return sorted(rows, key=lambda row: -max(row.a, row.b))
+
+
+def _openings(job: Job) -> dict[str, int]:
+    return {text: count for text, count, _ in job.tally.openings(_OPENINGS)}
+
+
+def _telling(a: Job, b: Job) -> list[tuple[str, float, float]]:
+    """Words whose shares of the captions differ most, with these; of words that are common in one."""
+    shares = [
+        {word: count / (job.captioned or 1) for word, count in job.tally.vocabulary.most_common(_COMMON_WORDS)}
+        for job in (a, b)
+    ]
+    words = [(word, *(share.get(word, 0.0) for share in shares)) for word in {**shares[0], **shares[1]}]
+    words.sort(key=lambda row: (-abs(row[1] - row[2]), row[0]))
+    return [row for row in words if abs(row[1] - row[2]) >= 0.005][:_WORDS]
 
 
 def _shown(pair: Pair, sets: list[str], pictures: dict[str, Thumbnail | Missing]) -> PairShown:
@@ -140,7 +172,7 @@ def _side(row: dict[str, Any], other: dict[str, Any], alike: float) -> Side:
         return Side([(text, False)], False, row["flags"], facts(row))
     known = set(words_of(other["caption"]))
     pieces: list[tuple[str, bool]] = []
-    for piece in _WORD.findall(text):
+    for piece in _PIECE.findall(text):
         marked = any(word not in known for word in words_of(piece))
         if pieces and pieces[-1][1] == marked:
             pieces[-1] = pieces[-1][0] + piece, marked

@@ -16,7 +16,7 @@ def percent(share: float) -> str:
     """Of a share of 1: 71 %, 0.3 %, <0.1 %."""
     if 0 < share < 0.001:
         return "<0.1 %"
-    if 0.99 < share < 1:
+    if 0.995 <= share < 1:
         return f"{min(100 * share, 99.9):.1f} %"
     return f"{100 * share:.1f} %" if 0 < share < 0.0995 else f"{100 * share:.0f} %"
 

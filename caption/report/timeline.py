@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,7 +169,7 @@ class Timeline:
             return
         name = str(row["worker"])
         if isinstance(row.get("seconds"), dict):
-            self.runs[self._place].stages[name] = Counter(row["seconds"])
+            self.runs[self._place].stages[name] = row["seconds"]
         if (percent := row.get("gpu_percent")) is not None:
             self.bins[-1].add_gpu(name, float(percent))
             worker = self.workers[name]

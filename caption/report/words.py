@@ -11,6 +11,7 @@ _SEPARATORS = (
 _SINGLE = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # Chinese and Japanese signs
 _LETTER = rf"[^{_SEPARATORS}{_SINGLE}'’-]"
 _WORD = re.compile(rf"[{_SINGLE}]|{_LETTER}+(?:['’-]{_LETTER}+)*")
+_SPACES = {place: " " for place in range(128) if not (chr(place).isalnum() or chr(place) in "'-")}
 _PUNCTUATION = ',.;:!?"“”'
 _LONGEST_OPENING = 80  # letters
 _LONG = 20  # letters: a first word beyond that is a text without spaces
@@ -29,7 +30,13 @@ COMMON = frozenset(_COMMON.split())
 
 def words_of(text: str) -> list[str]:
     """The words of a caption in lower case; a Chinese or Japanese sign counts as one."""
-    return _WORD.findall(text.lower())
+    text = text.lower()
+    if not text.isascii():
+        return _WORD.findall(text)
+    words = text.translate(_SPACES).split()  # twice as fast
+    if "'" in text or "-" in text:
+        return [stripped for word in words if (stripped := word.strip("'-"))]
+    return words
 
 
 def opening(text: str, words: int) -> str:

@@ -133,7 +133,9 @@ function place() {
 function open(element) {
   current = element;
   const copies = [...element.children].map((child) => child.cloneNode(true));
-  for (const copy of copies) copy.hidden = false;
+  for (const copy of copies) {
+    for (const part of [copy, ...all("[hidden]", copy)]) part.hidden = false;
+  }
   body.replaceChildren(...copies);
   one("#viewer-place").textContent = `${place() + 1} of ${visible.length}`;
   if (!viewer.open) viewer.showModal();
