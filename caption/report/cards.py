@@ -17,7 +17,7 @@ from caption.report.gallery import Card
 from caption.report.thumbnails import Missing, Thumbnail, thumbnails
 
 ROOM = 5_000_000  # bytes of all pictures of a page
-_TEXT, _NAME, _EXTRA = 2000, 300, 1000  # letters shown of a caption, of a name, of other fields
+_TEXT, _NAME = 2000, 300  # letters shown at most of a caption, of a name
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
 _DIRECTION = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # marks that turn the letters after them
 
@@ -54,18 +54,18 @@ class Shown(NamedTuple):
     facts: list[tuple[str, str]]
 
 
-def shown(card: Card, picture: Thumbnail | Missing | None) -> Shown:
+def shown(card: Card, picture: Thumbnail | Missing | None, letters: int) -> Shown:
+    """letters: shown of the caption at most."""
     row = card.row
     text = row.get("message", "no reason was noted") if card.failed else row["caption"]
     flags = [row["error"]] if card.failed else list(row["flags"])
-    return Shown(
-        name(row["id"]), card.sets, clean(text), card.failed, flags, name(row.get("prompt_name") or ""), picture,
-        facts(row),
-    )  # fmt: skip
+    prompt = name(row.get("prompt_name") or "")
+    words = clean(text, letters)
+    return Shown(name(row["id"]), card.sets, words, card.failed, flags, prompt, picture, facts(row, letters))
 
 
-def facts(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """What else stands in a row."""
+def facts(row: dict[str, Any], letters: int) -> list[tuple[str, str]]:
+    """What else stands in a row; of long texts half as much as ``letters``."""
     found = [("image", name(row["image"]))] if row["image"] != row["id"] else []
     if "width" in row:
         found.append(("size", f"{row['width']} × {row['height']}"))
@@ -79,11 +79,11 @@ def facts(row: dict[str, Any]) -> list[tuple[str, str]]:
         found.append(("attempts", str(row["attempts"])))
     found += [("retry", clean(f"{one['reason']}: {one['changed']}", _NAME)) for one in row.get("retries", ())[:9]]
     if row.get("prompt"):
-        found.append(("prompt", clean(row["prompt"], _EXTRA)))
+        found.append(("prompt", clean(row["prompt"], letters // 2)))
     if row.get("raw") is not None:
-        found.append(("raw text", clean(row["raw"], _EXTRA)))
+        found.append(("raw text", clean(row["raw"], letters // 2)))
     if row.get("extra"):
-        found.append(("extra", clean(orjson.dumps(row["extra"]).decode(), _EXTRA)))
+        found.append(("extra", clean(orjson.dumps(row["extra"]).decode(), letters // 2)))
     return found
 
 

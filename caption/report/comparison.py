@@ -50,7 +50,7 @@ class PairShown(NamedTuple):
 
 
 def comparison_content(first: Folder, second: Folder, samples: int, root: Path | None) -> dict[str, Any]:
-    """Everything that ``compare.html`` asks for.
+    """Everything that ``compare.html`` asks for; "cards" makes them, with so many letters of a text at most.
 
     Raises:
         UsageError: the two have no image in common.
@@ -71,7 +71,6 @@ def comparison_content(first: Folder, second: Folder, samples: int, root: Path |
         raise UsageError(f"{first.out} and {second.out} have no image in common", "give two jobs of the same images")
     found = pairs.shown()
     pictures = pictures_of([pair.a for pair, _ in found], first, root)
-    cards = [_shown(pair, sets, pictures) for pair, sets in found]
     return {
         "a": a,
         "b": b,
@@ -84,8 +83,9 @@ def comparison_content(first: Folder, second: Folder, samples: int, root: Path |
         "words": _telling(a, b),
         "flags": _side_by_side(a.tally.flags, b.tally.flags, a.captioned, b.captioned),
         "errors": _side_by_side(a.errors, b.errors, a.captioned + a.failed, b.captioned + b.failed),
-        "cards": cards,
-        "sets": sizes_of_sets((card.sets, False) for card in cards),
+        "total": len(found),
+        "cards": lambda letters: [_shown(pair, sets, pictures.get(pair.a["id"]), letters) for pair, sets in found],
+        "sets": sizes_of_sets((sets, False) for _, sets in found),
     }  # fmt: skip
 
 
@@ -157,19 +157,18 @@ def _telling(a: Job, b: Job) -> list[tuple[str, float, float]]:
     return [row for row in words if abs(row[1] - row[2]) >= 0.005][:_WORDS]
 
 
-def _shown(pair: Pair, sets: list[str], pictures: dict[str, Thumbnail | Missing]) -> PairShown:
-    sides = [_side(pair.a, pair.b, pair.alike), _side(pair.b, pair.a, pair.alike)]
-    lengths = [len(row.get("caption", "")) for row in pair[:2]]
-    picture = pictures.get(pair.a["id"])
-    return PairShown(name(pair.a["id"]), sets, *sides, picture, round(1 - pair.alike, 3), max(lengths))
+def _shown(pair: Pair, sets: list[str], picture: Thumbnail | Missing | None, letters: int) -> PairShown:
+    sides = [_side(pair.a, pair.b, pair.alike, letters), _side(pair.b, pair.a, pair.alike, letters)]
+    length = max(len(row.get("caption", "")) for row in pair[:2])
+    return PairShown(name(pair.a["id"]), sets, *sides, picture, round(1 - pair.alike, 3), length)
 
 
-def _side(row: dict[str, Any], other: dict[str, Any], alike: float) -> Side:
+def _side(row: dict[str, Any], other: dict[str, Any], alike: float, letters: int) -> Side:
     if "caption" not in row:
-        return Side([(clean(row["message"]), False)], True, [name(row["error"])], facts(row))
-    text = clean(row["caption"])
+        return Side([(clean(row["message"], letters), False)], True, [name(row["error"])], facts(row, letters))
+    text = clean(row["caption"], letters)
     if not _TELLING <= alike < 1:
-        return Side([(text, False)], False, row["flags"], facts(row))
+        return Side([(text, False)], False, row["flags"], facts(row, letters))
     known = set(words_of(other["caption"]))
     pieces: list[tuple[str, bool]] = []
     for piece in _PIECE.findall(text):
@@ -178,4 +177,4 @@ def _side(row: dict[str, Any], other: dict[str, Any], alike: float) -> Side:
             pieces[-1] = pieces[-1][0] + piece, marked
         else:
             pieces.append((piece, marked))
-    return Side(pieces, False, row["flags"], facts(row))
+    return Side(pieces, False, row["flags"], facts(row, letters))

@@ -24,7 +24,7 @@ _RUNS = 50
 
 
 def report_content(folder: Folder, samples: int, root: Path | None) -> dict[str, Any]:
-    """Everything that ``report.html`` asks for.
+    """Everything that ``report.html`` asks for; "cards" makes them, with so many letters of a text at most.
 
     Args:
         samples: how many captions are drawn at random.
@@ -56,7 +56,8 @@ def report_content(folder: Folder, samples: int, root: Path | None) -> dict[str,
         "errors": [
             (error, count, gallery.messages[error].most_common(_MESSAGES)) for error, count in job.errors.most_common()
         ],
-        "cards": [shown(card, pictures.get(card.row["id"])) for card in cards],
+        "total": len(cards),
+        "cards": lambda letters: [shown(card, pictures.get(card.row["id"]), letters) for card in cards],
         "sets": sizes_of_sets((card.sets, card.failed) for card in cards),
         "runs": job.runs[-_RUNS:],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,21 @@ from caption.report.cards import clean, name
 from caption.report.figures import duration, gigabytes, number, percent
 from checkpoint import durable
 
+LARGEST = 9_900_000  # bytes of a page
+_LETTERS = (2000, 1000, 500, 250, 100)  # of a text in the gallery; the first with which the page is not too large
 _TEMPLATES = Path(__file__).parent / "templates"
 _MARK = b"<!doctype html><!-- made by caption -->"  # by which a page of ours is known
 
 
-def render(template: str, **content: Any) -> bytes:
-    """A page. Only the script of the page itself runs in it: its hash stands in the page's own security policy."""
+def render(template: str, cards: Callable[[int], list], **content: Any) -> bytes:
+    """A page of at most ``LARGEST`` bytes, however long the captions are.
+
+    Only the script of the page itself runs in it: its hash stands in the page's own security policy.
+
+    Args:
+        cards: makes those of the gallery, with so many letters of a text at most.
+        content: what else the template asks for.
+    """
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(
@@ -36,8 +46,12 @@ def render(template: str, **content: Any) -> bytes:
         "gigabytes": gigabytes, "count": "{:,}".format,
     }  # fmt: skip
     style = Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8"))
-    page = environment.get_template(template).render(**content, style=style, script=Markup(script), digest=digest)
-    return _MARK + b"\n" + page.encode("utf-8", "replace")
+    content |= {"style": style, "script": Markup(script), "digest": digest}
+    for letters in _LETTERS:
+        page = environment.get_template(template).render(**content, cards=cards(letters)).encode("utf-8", "replace")
+        if len(page) < LARGEST:
+            break
+    return _MARK + b"\n" + page
 
 
 def write(path: Path, page: bytes) -> None:
