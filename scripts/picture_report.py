@@ -18,8 +18,9 @@ from tests.browser import browser
 from tests.runs import ROOT, environment
 
 TARGET = ROOT / "caption" / "report" / "report.png"
-SIZE, WIDTH = {"width": 1160, "height": 1240}, 1160
-GAP = 28
+SIZE = {"width": 1160, "height": 1240}
+GALLERY = 640  # pixels of its height that are shown
+SHOWN_WIDTH = 928
 
 
 def run(*words: object) -> None:
@@ -27,8 +28,8 @@ def run(*words: object) -> None:
 
 
 def make_report(folder: Path) -> Path:
-    pictures, out = folder / "shapes", folder / "captions"
-    run("scripts/draw_shapes.py", pictures, "--count", 1500, "--seed", 12)
+    pictures, out = folder / "pictures", folder / "captions"
+    run("scripts/draw_shapes.py", pictures, "--count", 900, "--seed", 12)
     names = sorted(path for path in pictures.iterdir() if path.suffix in (".jpg", ".png", ".webp"))
     for path in names[::211]:
         path.write_bytes(path.read_bytes()[:300])
@@ -45,22 +46,23 @@ def photograph(report: Path) -> Image.Image:
         page = opened.new_page(viewport=SIZE, color_scheme="light")
         page.goto(report.as_uri())
         page.evaluate("document.querySelector('.top').style.position = 'static'")
-        for selector, height in (("body", 900), ("#gallery", 640)):
-            box = page.locator(selector).bounding_box()
-            clip = {"x": 0, "y": max(0, box["y"]), "width": WIDTH, "height": height}
+        end = page.locator("#captions").bounding_box()["y"]
+        gallery = page.locator("#gallery").bounding_box()["y"]
+        for top, height in ((0, end), (gallery, GALLERY)):
+            clip = {"x": 0, "y": top, "width": SIZE["width"], "height": height}
             parts.append(Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip))).convert("RGB"))
-    whole = Image.new("RGB", (WIDTH, sum(part.height for part in parts)), "white")
+    whole = Image.new("RGB", (SIZE["width"], sum(part.height for part in parts)))
     top = 0
     for part in parts:
         whole.paste(part, (0, top))
         top += part.height
-    return whole
+    return whole.resize((SHOWN_WIDTH, whole.height * SHOWN_WIDTH // whole.width), Image.Resampling.LANCZOS)
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole = photograph(make_report(Path(folder)))
-    whole.quantize(128, dither=Image.Dither.NONE).save(TARGET, optimize=True)
+    whole.save(TARGET, optimize=True)
     print(f"{TARGET}: {TARGET.stat().st_size / 1000:.0f} KB")
 
 

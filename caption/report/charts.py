@@ -69,9 +69,11 @@ def top_and_ticks(largest: float, whole: bool = False) -> tuple[float, list[floa
 
 def time_ticks(seconds: float) -> list[Tick]:
     """About five round times on an axis of so many seconds."""
+    if not seconds:
+        return []
     wanted = seconds / 5
     step = next((step for step in _TIMES if step >= wanted), math.ceil(wanted / _DAY) * _DAY)
-    return [Tick(100 * at / seconds, duration(at)) for at in range(0, int(seconds) + 1, step)] if seconds else []
+    return [Tick(100 * at / seconds, duration(at) if at else "0") for at in range(0, int(seconds) + 1, step)]
 
 
 def line(name: str, kind: str, values: Sequence[float | None], ends: Sequence[float], top: float) -> Series:

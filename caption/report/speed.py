@@ -19,7 +19,7 @@ PARTS = {
     "end": "waiting for the others at the end",
 }
 _SHORT = 10.0  # seconds: what a shorter run did says nothing of the next
-_MUCH = 0.1  # a part of the time that is worth an advice
+_MUCH = {"pictures": 0.1, "work": 0.1, "start": 0.25, "end": 0.25}  # losses that are worth an advice
 _BUSY = 85.0  # percent: cores that have nothing to spare
 _EMPTY = 0.6  # of a GPU's memory
 
@@ -91,10 +91,11 @@ def advise(
         "start": shares["start"],
         "end": shares["end"],
     }
-    worst = max(losses, key=losses.get)
-    if losses[worst] < _MUCH:
+    large = {part: share for part, share in losses.items() if share >= _MUCH[part]}
+    if not large:
         return _computing(shares["computing"], run, settings, memory, tokens)
-    share = losses[worst]
+    worst = max(large, key=large.get)
+    share = large[worst]
     gain = 1 / (1 - min(share, 0.99))
     if worst == "pictures":
         return _pictures(share, gain, run, cpu)

@@ -12,7 +12,7 @@ import orjson
 
 from caption.report.folder import seconds_of
 
-_MOST = 240  # bins
+_MOST = 160  # bins
 
 
 @dataclass
