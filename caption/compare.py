@@ -55,6 +55,7 @@ def _compare(given: argparse.Namespace) -> int:
     first, second = Folder(given.out1), Folder(given.out2)
     if given.out1.resolve() == given.out2.resolve():
         raise UsageError(f"OUT1 and OUT2 are the same folder {given.out1}", "give two")
+    say(f"Reading {sum(first.counts.values()) + sum(second.counts.values()):,} rows.")
     content = comparison_content(first, second, given.samples, given.image_root)
     page = render("compare.html", time=max(first.time, second.time), **content)
     write(given.to, page)

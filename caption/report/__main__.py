@@ -53,6 +53,7 @@ def _report(given: argparse.Namespace) -> int:
     from caption.report.page import render, write
 
     folder, path = Folder(given.out), given.to or given.out / "report.html"
+    say(f"Reading {sum(folder.counts.values()):,} rows.")
     page = render("report.html", time=folder.time, **report_content(folder, given.samples, given.image_root))
     write(path, page)
     say(f"Report: {path} ({len(page) / 1e6:.1f} MB). It opens in any browser, from disk.")
