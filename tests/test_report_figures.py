@@ -88,9 +88,15 @@ def test_a_week_is_a_few_hundred_bins_that_hold_all_images(tmp_path):
     assert sum(one.seconds for one in timeline.bins) == pytest.approx(604_790)
 
 
-def test_the_time_between_two_runs_is_not_in_the_line(tmp_path):
+@pytest.mark.parametrize("numbers", [({}, {}), ({"run": 1}, {"run": 2})])
+def test_the_time_between_two_runs_is_not_in_the_line(tmp_path, numbers):
     runs = [{"begin": "1970-01-01T00:00:00Z"}, {"begin": "1970-01-02T00:00:00Z"}]
-    rows = [{"time": 10, "images": 5}, {"time": 20, "images": 9}, {"time": 86_430, "images": 3}]
+    first, second = numbers
+    rows = [
+        {"time": 10, "images": 5} | first,
+        {"time": 20, "images": 9} | first,
+        {"time": 86_430, "images": 3} | second,
+    ]
     timeline = Timeline(statistics(tmp_path / "s", rows), runs)
     assert timeline.seconds == 50 and timeline.images == 12
     assert [(run.start, run.length, run.images) for run in timeline.runs.values()] == [(0, 20, 9), (20, 30, 3)]

@@ -121,22 +121,27 @@ class Timeline:
 
     def _add(self, row: dict[str, Any]) -> None:
         time, images = float(row["time"]), int(row["images"])
-        if self._begins_run(time, images):
-            self._time, self._images = self._begins[self._place] if self._place < len(self._begins) else time, 0
+        if self._begins_run(row, time, images):
+            begun = self._begins[self._place] if 0 <= self._place < len(self._begins) else time
+            self._time, self._images = begun, 0
             self.runs[self._place].start = self._worked
         passed = max(0.0, time - self._time)
         added = self._spread(passed, max(0, images - self._images))
-        added.cpu += float(row.get("cpu_percent") or 0)
-        added.ram += row.get("ram_used", 0) / (row.get("ram_total") or 1)
-        added.readings += 1
+        if row.get("cpu_percent") is not None and row.get("ram_total"):
+            added.cpu += float(row["cpu_percent"])
+            added.ram += row["ram_used"] / row["ram_total"]
+            added.readings += 1
         self._time, self._images = time, images
         self._worked += passed
         run = self.runs[self._place]
         run.length, run.images = run.length + passed, images
 
-    def _begins_run(self, time: float, images: int) -> bool:
-        """Moves on to the run of which this entry is; True if it is its first."""
+    def _begins_run(self, row: dict[str, Any], time: float, images: int) -> bool:
+        """Moves on to the run of which this entry is, by its number, else by its time; True if it is its first."""
         place = self._place
+        if isinstance(row.get("run"), int):
+            self._place = row["run"] - 1
+            return self._place != place
         while self._place + 1 < len(self._begins) and self._begins[self._place + 1] <= time:
             self._place += 1
         if self._place == place and (place < 0 or images < self._images):
