@@ -70,7 +70,7 @@ def repeated_texts(path: Path, count: int, texts: Texts | None = None, shown: in
     first: dict[int, dict[str, Any]] = {}
     for row in _rows(path, count):
         digest = _digest(row["caption"])
-        if digest in wanted:
+        if digest in wanted and "twin_of" not in row:  # which is the same picture under another name
             images[digest].add(_digest(row["image"]))
             first.setdefault(digest, row)
     found = [Repeated(row["caption"], len(images[digest]), row["id"]) for digest, row in first.items()]
