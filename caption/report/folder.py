@@ -132,7 +132,7 @@ class Folder:
             case 130 | 143:
                 return "stopped; the same command goes on"
             case None:
-                return "the last run died; the same command goes on"
+                return "the last run has not ended in order; its command goes on"
             case code:
                 return f"the last run ended with exit code {code}"
 
