@@ -32,7 +32,7 @@ def load_model(options: EngineOptions) -> torch.nn.Module:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
             # Onto the GPUs tensor by tensor: the model never lies whole in host memory.
-            device_map=None if options.device != "cuda" else {"": 0} if options.gpus == 1 else "balanced",
+            **_places(options),
         )
     except ModelError:
         raise
@@ -41,6 +41,8 @@ def load_model(options: EngineOptions) -> torch.nn.Module:
             raise
         if "trust_remote_code" in str(error):
             raise refuse_remote_code(folder, "model") from error
+        if options.gpus > 1 and "offload" in str(error):
+            raise _too_large(options) from error
         raise DoesNotLoad(f"the model in {folder} does not load: {first_line(error)}") from error
     # transformers would fill both with random numbers, and the captions with nonsense.
     if missing := sorted(info["missing_keys"]):
@@ -48,12 +50,25 @@ def load_model(options: EngineOptions) -> torch.nn.Module:
     if unlike := sorted(key for key, *_ in info["mismatched_keys"]):
         raise DoesNotLoad(f"{len(unlike)} weights in {folder} are not of the size its config says, {unlike[0]} first")
     if {"cpu", "disk"} & set(map(str, getattr(model, "hf_device_map", {}).values())):
-        raise DoesNotLoad(
-            f"the model in {folder} takes more memory than {options.gpus} GPUs have free: raise --gpus-per-worker"
-        )
+        raise _too_large(options)
     if not hasattr(model, "generate"):
         raise NotAVisionModel(f"{type(model).__name__} in {folder} writes no text")
     return (model if options.device == "cuda" else model.to(options.device)).eval()
+
+
+def _places(options: EngineOptions) -> dict:
+    """Where the weights go: onto one GPU, or onto several in layers, by accelerate."""
+    if options.device != "cuda":
+        return {}
+    if options.gpus == 1:
+        return {"device_map": {"": 0}}
+    free = {number: torch.cuda.mem_get_info(number)[0] for number in range(options.gpus)}
+    return {"device_map": "balanced", "max_memory": free}
+
+
+def _too_large(options: EngineOptions) -> DoesNotLoad:
+    asked = f"the model in {options.model} takes more memory than {options.gpus} GPUs have free"
+    return DoesNotLoad(f"{asked}: raise --gpus-per-worker")
 
 
 def _check_weights(folder: str, allow_pickled: bool) -> None:
