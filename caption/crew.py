@@ -246,7 +246,9 @@ class Crew:
 
     def _end_stalled(self, events: list) -> None:
         for member in self.members:
-            trouble = member.child and self._watch.look(member.name, member.state, member.stats)
+            if not member.child:
+                continue
+            trouble = self._watch.look(member.name, member.state, member.stats, member.child.stopped)
             if not trouble:
                 continue
             member._stopped = member.child.stopped()
@@ -289,6 +291,7 @@ class Crew:
             member.child.kill()
         error = member._model_error
         reason = error.message if error else member._broken or f"its process {member.child.last_words()}"
+        killed = member.child.killed and not member._broken
         member.child.close()
         member.child = None
         blameless, member._stopped = member._stopped, False
@@ -306,9 +309,10 @@ class Crew:
             member.state = "left"
         if member.state == "left":
             return
-        loaded = member.state == "ready"
-        member._fruitless += 1
-        member._failed_loads += not loaded
+        if not blameless:
+            member._fruitless += 1
+            # A load that somebody kills, or the kernel for want of memory, may succeed another time.
+            member._failed_loads += member.state != "ready" and not killed
         pause = min(LONGEST_PAUSE, 2.0 ** (member._fruitless - 2)) if member._fruitless > 1 else 0.0
         member._resume_at = time.monotonic() + pause
         member._model_error = member._broken = None

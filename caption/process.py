@@ -88,6 +88,11 @@ class Child:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def killed(self) -> bool:
+        """Whether a SIGKILL has ended it."""
+        return self._process.poll() == -signal.SIGKILL
+
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()

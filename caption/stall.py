@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from caption.awake import AwakeClock
@@ -34,29 +35,33 @@ class StallWatch:
         self._clock = AwakeClock()
         self._known: dict[str, _Known] = {}
 
-    def look(self, name: str, state: str, stats: Stats | None) -> str | None:
+    def look(
+        self, name: str, state: str, stats: Stats | None, stopped: Callable[[], bool] = lambda: False
+    ) -> str | None:
         """What is wrong with the worker, or None. To be called more often than once a second.
 
         Args:
             state: of its Member.
             stats: the latest that it sent, or None before the first.
+            stopped: tells whether somebody has stopped its process; then it is given no longer because it loads.
         """
         if not self._limit:
             return None
         now, mark = self._clock.now(), (state, stats and (stats.stage, stats.steps))
         known = self._known.setdefault(name, _Known(mark, now, stats, now))
         idle = state == "waiting" or (stats is not None and stats.stage == "waiting")
+        if stats is not known.stats or mark != known.mark:
+            known.stats, known.heard = stats, now
         if mark != known.mark or idle:
             known.mark, known.moved = mark, now
-        if stats is not known.stats or stats is None:  # before the first word there is only the state
-            known.stats, known.heard = stats, now
-        limit, silence = self._limit, min(self._limit, _SILENCE)
+        limit = self._limit
+        silence = longest = min(limit, _SILENCE)
         if state in ("starting", "waiting", "loading"):
-            limit = silence = max(LOADING * limit, LEAST_LOADING)
+            limit = longest = max(LOADING * limit, LEAST_LOADING)
         elif stats and stats.stage == "preprocessing":
             limit += self._pictures
         silent, still = now - known.heard, now - known.moved
-        if silent > silence:
+        if silent > longest or (silent > silence and stopped()):
             return f"it said nothing for {silent:.0f} s"
         return f"it made no progress for {still:.0f} s" if still > limit else None
 

@@ -82,6 +82,19 @@ def test_a_worker_that_not_even_a_kill_ends_is_left_behind_and_its_seat_gets_ano
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_seat_is_not_given_up_because_somebody_ends_its_loads(make_crew, monkeypatch, sign):
+    monkeypatch.setattr(crew_module, "LONGEST_PAUSE", 0.0)
+    crew = make_crew(watch=StallWatch(2))
+    [member] = crew.members
+    for _ in range(crew_module.FAILED_LOADS):
+        poll_until(crew, lambda _: member.state == "starting")
+        os.kill(member.child.pid, sign)
+        events = poll_until(crew, lambda found: any(isinstance(event, Died) for _, event in found))
+        assert not events[-1][1].final
+    poll_until(crew, lambda _: member.state == "ready")
+
+
 @pytest.mark.parametrize(
     ("kills", "words"),
     [((7, 7), "was killed by SIGKILL, perhaps by the kernel for want of memory"),

@@ -4,6 +4,7 @@ file describes, and the engine that computes nothing on them."""
 import json
 import os
 import signal
+import sys
 
 import pytest
 
@@ -12,6 +13,7 @@ from caption.devices import choose_seats
 from caption.errors import NoWorkerLeft, UsageError
 from caption.settings import Settings
 from tests import runs
+from tests.fakegpus import pynvml
 from tests.runs import captions, empty_pictures
 
 GIB = 1 << 30
@@ -33,8 +35,7 @@ def driver(tmp_path, monkeypatch):
     file = tmp_path / "gpus.json"
     monkeypatch.setenv("FAKE_GPUS", str(file))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.syspath_prepend(str(runs.ROOT / "tests" / "fakegpus"))
-    monkeypatch.delitem(__import__("sys").modules, "pynvml", raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", pynvml)
 
     def show(**changes):
         file.write_text(json.dumps(four_gpus(**changes)))

@@ -82,6 +82,13 @@ def test_a_load_may_take_a_minute_however_short_the_limit():
     assert after(watch, 2, "loading", stats("loading")) is not None
 
 
+def test_a_load_that_somebody_stopped_is_given_no_longer_than_others(watch):
+    last = stats("loading")
+    assert after(watch, 0, "loading", last, lambda: True) is None
+    assert after(watch, 11, "loading", last, lambda: False) is None
+    assert after(watch, 0, "loading", last, lambda: True) == "it said nothing for 11 s"
+
+
 def test_nobody_is_to_blame_for_the_wait_for_a_turn(watch):
     for _ in range(50):
         assert after(watch, 9, "waiting", stats("loading")) is None
@@ -156,13 +163,13 @@ def test_a_picture_that_hangs_each_worker_is_found_alone_and_its_neighbours_are_
     all_captioned_without_a_charge(pictures, tmp_path / "out")
 
 
-@pytest.mark.parametrize("fault", ["hang in load", "hang at start"])
-def test_a_worker_that_hangs_before_its_first_batch_is_replaced(pictures, tmp_path, fault):
+@pytest.mark.parametrize(("fault", "words"), [("hang in load", "made no progress"), ("hang at start", "said nothing")])
+def test_a_worker_that_hangs_before_its_first_batch_is_replaced(pictures, tmp_path, fault, words):
     done = run(pictures, "--output", tmp_path / "out", "--model", "null", "--workers", 2, *TWO_SECONDS, fault=fault,
                FAULT_MARKER=str(tmp_path / "marker"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "marker").exists()
-    assert "the worker is gone, it made no progress for" in done.stderr
+    assert f"the worker is gone, it {words} for" in done.stderr
     all_captioned_without_a_charge(pictures, tmp_path / "out")
 
 
