@@ -49,7 +49,7 @@ def test_all_items_in_order_then_the_schedule_knows_that_there_are_no_more():
 
 def test_at_the_end_nobody_gets_more_than_it_has_room_for():
     schedule = make_schedule("dynamic", ["a", "b"], 8)
-    fed(Feed(Numbers(80), None, nothing_done), schedule)
+    fed(Feed(Numbers(40), None, nothing_done), schedule)
     assert len(schedule.take("a", 32, slots=8, ready=2)) == 8
 
 
