@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 
-from caption import idle
+from caption import idle, summary
 from caption.crew import Crew
 from caption.dispatch import Dispatcher, Ending
 from caption.errors import InputError
+from caption.estimate import INDEX_BYTES
 from caption.feed import WINDOW, Count, Feed
 from caption.growth import Growth
 from caption.item import Item
@@ -29,7 +30,6 @@ from caption.twins import Twins
 from checkpoint import Record
 
 _BEAT_EVERY = 10.0
-_INDEX_BYTES = 25  # a row takes this much beside itself
 _POLL = 0.2
 _LAST_GRACE = 10.0  # seconds that workers have to end after their last word
 
@@ -77,6 +77,7 @@ class Coordinator:
         self._growth = Growth(crew, schedule, progress.say) if auto else None
         self._begin = time.monotonic()
         self._pace, self._last_beat = Pace(settings.checkpoint_every), self._begin
+        self._announced = False
         self._unnoted = False  # what workers said of themselves is not in run.json yet
         self._row_bytes = 0
         self.outcome = Outcome()
@@ -99,6 +100,9 @@ class Coordinator:
                 self._crew.kill_all()
             if not self._dispatcher.draining:
                 behind = self._twins.waiting < WINDOW and self._feed.fill(self._schedule, self._sort_out)
+                if not self._announced and (not behind or any(one.state == "ready" for one in self._crew.members)):
+                    self._announced = True
+                    summary.announce(self._progress, self._schedule, self._feed)
                 self._dispatcher.hand_out()
                 if self._growth:
                     self._growth.look(self.outcome.captioned, self._schedule.pending if self._feed.ended else None)
@@ -139,7 +143,7 @@ class Coordinator:
             return 0
         total = self._feed.read if self._feed.ended else self._count.total or self._feed.read
         rest = total - self._feed.skipped - self.outcome.captioned - self.outcome.failed
-        return int(rest * (self._row_bytes / self.outcome.captioned + _INDEX_BYTES))
+        return int(rest * (self._row_bytes / self.outcome.captioned + INDEX_BYTES))
 
     def _ended(self) -> bool:
         if self._dispatcher.draining:
@@ -160,6 +164,7 @@ class Coordinator:
         self._record.commit()
         self._show(last=True)
         self.outcome.skipped = self._feed.skipped
+        self.outcome.rounds = self._schedule.rounds
         self.outcome.complete = self._all_done()
         self.outcome.total_seconds = time.monotonic() - self._begin
         self.outcome.idle = {
@@ -222,7 +227,7 @@ class Coordinator:
         if now - self._last_beat >= _BEAT_EVERY:
             self._record.beat()
             self._last_beat = now
-        self._stats.add(self.outcome.captioned, self.outcome.failed, self._crew.members)
+        self._stats.add(self.outcome.captioned, self.outcome.failed, self._crew.members, self._schedule.rounds)
 
     def _show(self, last: bool = False) -> None:
         total = self._feed.read if self._feed.ended else self._count.total
@@ -241,6 +246,7 @@ class Coordinator:
                     )
                     for member in self._crew.members
                 ],
+                self._schedule.rounds,
             ),
             last,
         )

@@ -14,7 +14,7 @@ from caption.item import Item
 from caption.leases import Leases
 from caption.messages import Batch, Captioned, Drain, Failed, Loaded, Overflowed, Result, Started
 from caption.precision import Precision
-from caption.schedule import FEW, LARGEST_BATCH, MANY, Schedule
+from caption.schedule import LARGEST_BATCH, Schedule, usual_slots
 from caption.settings import Settings
 from caption.suspects import Suspects
 
@@ -92,10 +92,10 @@ class Dispatcher:
         if self._failure:
             raise self._failure
         self._begun = self._begun or self._settings.start == "each" or self._crew.assembled
-        hungry = [member for member in self._crew.members if self._begun and member.state == "ready"]
+        hungry = ready = [member for member in self._crew.members if self._begun and member.state == "ready"]
         working = {member.name for member in self._crew.members if not member.gone}
         while hungry:  # a batch each in turn: the first must not take what the others could begin with
-            hungry = [member for member in hungry if self._feed(member, working)]
+            hungry = [member for member in hungry if self._feed(member, working, len(ready))]
 
     @property
     def places(self) -> int:
@@ -104,12 +104,12 @@ class Dispatcher:
 
     def _slots(self, member: Member) -> int:
         known = self._settings.batch_size or (member.stats and member.stats.slots)
-        return known or (MANY if member.seat.device == "cuda" else FEW)
+        return known or usual_slots(member.seat.device)
 
-    def _feed(self, member: Member, working: Collection[str]) -> bool:
+    def _feed(self, member: Member, working: Collection[str], ready: int) -> bool:
         """Gives the worker a batch, if it should have one and there is one.
 
-        working: seats that have, or will get, a worker.
+        working: seats that have, or will get, a worker; ready: how many have one that can take items now.
         """
         slots = self._slots(member)
         free = 2 * slots - self._leases.unstarted(member.name)
@@ -118,7 +118,7 @@ class Dispatcher:
         if group := self._suspects.take(member.name, working):
             self._give(member, group, alone=True)
             return True
-        batch = self._schedule.take(member.name, min(slots, LARGEST_BATCH, free))
+        batch = self._schedule.take(member.name, min(slots, LARGEST_BATCH, free), slots, ready)
         if not batch:
             return False
         for item in batch:
@@ -203,7 +203,7 @@ class Dispatcher:
         self._endings.append(ending)
         self._flags.forget(ending.item)
         self._suspects.forget(ending.item)
-        self._schedule.ended(self._owners.pop(ending.item.index), 1)
+        self._schedule.ended(self._owners.pop(ending.item.index), 1, time.monotonic())
 
     def _take_back(self, member: Member, death: Died) -> None:
         count, held = self._leases.holds(member.name), self._leases.revoke(member.name)

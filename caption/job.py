@@ -11,6 +11,7 @@ import checkpoint
 from caption import summary
 from caption.console import say
 from caption.coordinator import Coordinator
+from caption.cost import estimator
 from caption.crew import Crew
 from caption.devices import Seat, choose_seats
 from caption.dryrun import dry_run
@@ -27,7 +28,7 @@ from caption.precision import Precision
 from caption.progress import Progress
 from caption.redo import is_under_way, withdraw_rows
 from caption.runfile import RunFile
-from caption.schedule import FEW, make_schedule
+from caption.schedule import make_schedule, usual_slots
 from caption.settings import Settings, caption_settings
 from caption.setup import chosen_dtype, make_setup
 from caption.sources import STDIN, Source, open_source
@@ -59,7 +60,7 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
         source = _open_source(settings)
         dtype = chosen_dtype(settings, seats)
         if settings.dry_run:
-            dry_run(settings, make_fingerprint(settings, dtype), source, seats)
+            dry_run(settings, make_fingerprint(settings, dtype), source, seats, dtype)
             return 0
         make_folder(out)
         model = find_model(
@@ -138,9 +139,9 @@ def _work(
         coordinator = Coordinator(
             settings=settings,
             source=source,
-            feed=Feed(source, settings.limit, record.done),
+            feed=Feed(source, settings.limit, record.done, estimator(settings)),
             count=Count(_open_source(settings), settings.limit),
-            schedule=make_schedule(settings.schedule, names, settings.batch_size or FEW),
+            schedule=make_schedule(settings.schedule, names, settings.batch_size or usual_slots(seats[0].device)),
             record=record,
             crew=crew,
             progress=progress,

@@ -40,13 +40,14 @@ class FakeCrew:
 
 
 class Desk:
-    """A dispatcher with ``count`` items for ``workers`` of 8 places."""
+    """A dispatcher with ``count`` items for ``workers`` of 8 places; more: of an input that goes on."""
 
-    def __init__(self, count, workers=2):
+    def __init__(self, count, workers=2, more=False):
         self.crew, self.said = FakeCrew(workers), []
         schedule = make_schedule("dynamic", list(self.crew.sent), 8)
         schedule.extend(items(count))
-        schedule.complete()
+        if not more:
+            schedule.complete()
         settings, precision = Settings(batch_size=8), Precision("fp32")
         self.dispatcher = Dispatcher(settings, schedule, self.crew, precision, self.said.append)
         self.dispatcher.hand_out()
@@ -71,7 +72,7 @@ def test_no_worker_takes_what_another_could_begin_with():
 
 
 def test_nobody_is_given_more_than_two_fills_of_its_engine():
-    desk = Desk(1000)
+    desk = Desk(1000, more=True)
     assert [sum(len(batch.items) for batch in desk.crew.batches(number)) for number in (0, 1)] == [16, 16]
     desk.dispatcher.hand_out()
     assert sum(len(desk.crew.batches(number)) for number in (0, 1)) == 4

@@ -18,7 +18,6 @@ from tests.runs import (
     environment,
     failures,
     run,
-    run_file,
     start,
     wait_for_rows,
     workers_of,
@@ -94,13 +93,37 @@ def test_when_no_worker_can_load_the_run_ends_with_5_and_says_why(pictures, tmp_
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("way", ["together", "each"])
-def test_workers_begin_together_or_each_when_it_is_ready(pictures, tmp_path, way):
-    done = run(pictures, "--output", tmp_path / "out", "--model", "null:40", "--workers", 2, "--start", way,
-               fault="slow to load", FAULT_MARKER=str(tmp_path / "marker"))  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    [first] = [one["totals"]["first_caption"] for one in run_file(tmp_path / "out")["runs"]]
-    assert (first >= 2) == (way == "together")
+@pytest.fixture
+def held_load(pictures, tmp_path):
+    """held_load(WAY): a run whose second worker loads until the file that is given back, too, is there."""
+
+    def start_(way):
+        marker = tmp_path / "marker"
+        process = start(pictures, "--output", tmp_path / "out", "--model", "null:20", "--workers", 2, "--start", way,
+                        **broken("held load"), FAULT_MARKER=str(marker))  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not marker.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return process, tmp_path / "marker.go"
+
+    return start_
+
+
+def test_workers_that_begin_together_wait_for_the_last_to_load(held_load, tmp_path):
+    process, go_on = held_load("together")
+    time.sleep(1.5)  # the first is ready now
+    assert captions(tmp_path / "out") == {}
+    go_on.touch()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert len(captions(tmp_path / "out")) == 41
+
+
+def test_a_worker_that_begins_when_it_is_ready_waits_for_nobody(held_load, tmp_path):
+    process, _ = held_load("each")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
     assert len(captions(tmp_path / "out")) == 41
 
 

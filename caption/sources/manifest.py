@@ -35,6 +35,7 @@ class ManifestSource:
     takes = "it takes a row an image"
     unique = False
     ignored = 0
+    ignored_first = ()
 
     def __init__(
         self, path: str, kind: str, root: str | None, image_column: str | None, id_column: str | None, name: str = ""
