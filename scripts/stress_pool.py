@@ -39,20 +39,19 @@ FORMS = (
 )
 
 
-def disturb(chance: random.Random, over: threading.Event, done: dict) -> None:
-    """Every few seconds, until it is over."""
+def disturb(pool: CaptionPool, chance: random.Random, over: threading.Event, done: dict) -> None:
+    """Every few seconds, until it is over. A seat is given up when its worker dies three times before it is ready, so
+    only workers that are ready, and their loaders, are disturbed.
+    """
     while not over.wait(chance.uniform(2, 15)):
-        kind = chance.choice(["caption.worker", "caption.worker", "caption.loader"])
+        ready = [member.child for member in pool._thread._crew.members if member.state == "ready"]
         number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP])
-        victims = []
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                if kind in process.cmdline():
-                    victims.append(process)
-        if victims:
-            with contextlib.suppress(psutil.Error):
-                chance.choice(victims).send_signal(number)
-                done[f"{kind} {number.name}"] = done.get(f"{kind} {number.name}", 0) + 1
+        with contextlib.suppress(psutil.Error, IndexError):  # it has just ended, or there is none
+            victim, kind = psutil.Process(chance.choice(ready).pid), "worker"
+            if chance.random() < 0.3:
+                victim, kind = chance.choice(victim.children()), "loader"
+            victim.send_signal(number)
+            done[f"{kind} {number.name}"] = done.get(f"{kind} {number.name}", 0) + 1
 
 
 def main() -> int:
@@ -69,7 +68,7 @@ def main() -> int:
         options = {"model": "shapes", "device": "cpu", "workers": given.workers, "max_retries": 10}
         with CaptionPool(**options, stall_timeout=10, decode_timeout=5) as pool:
             truth = {path: result.caption for path, result in zip(paths, pool.caption(paths))}
-            thread = threading.Thread(target=disturb, args=(random.Random(given.seed), over, disturbances))
+            thread = threading.Thread(target=disturb, args=(pool, random.Random(given.seed), over, disturbances))
             thread.start()
             end, images, calls = time.monotonic() + given.seconds, 0, 0
             try:
