@@ -31,10 +31,11 @@ class CaptionResult:
         seconds: that it was in the engine, beside others; 0.0 if it failed.
         error, message: class and words of what is wrong, as in ``failed.jsonl``; or None.
         finish_reason: "stop", or "length" if the caption was cut at max_new_tokens; None if it failed.
-        tokens: of the caption.
+        tokens: of the caption; 0 if it failed.
         width, height: of the upright picture; 0 if it failed.
-        seed: the caption was drawn by, where there is a temperature.
-        attempts: how often it was tried. ``retries``: (reason, what was changed) of each further try.
+        seed: by which the caption was drawn, where there is a temperature.
+        attempts: how often it was tried.
+        retries: (reason, what was changed) of each further try.
         flags: what the guard doubts: "loop", "refusal", ...
         raw: the untouched text, if the caption was trimmed.
         extra: the other fields of its row.

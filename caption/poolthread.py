@@ -56,8 +56,7 @@ class PoolThread:
         precision: Precision,
         memory: PictureMemory,
     ):
-        self._seats, self._setup, self._memory = seats, setup, memory
-        self._settings, self._precision = settings, precision
+        self._memory = memory
         self._line = Line([seat.name for seat in seats])
         self._crew = Crew(seats, setup, watch_for(settings, seats[0].device))
         self._dispatcher = Dispatcher(
