@@ -42,11 +42,10 @@ from caption.messages import (
     Result,
     Setup,
     Started,
-    Stats,
 )
 from caption.process import child_socket, leave_stopping_to_parent
+from caption.pulse import Pulse
 
-_STATS_EVERY = 1.0  # seconds
 _WAIT = 0.2  # seconds between looks at the mail while there is nothing to do
 
 
@@ -94,17 +93,14 @@ class Worker:
         self._capacity = sys.maxsize  # images side by side, as far as memory bears them
         self._borne = 1  # the most that it has borne
         self._items: dict[Ref, object] = {}
-        self._stage, self._since = "loading", time.monotonic()
-        self._seconds = dict.fromkeys(("loading", "waiting", "preprocessing", "generating", "starved"), 0.0)
-        self._waited = 0.0  # up to the latest time that it began to wait
-        self._steps = 0
+        self._pulse = Pulse(channel, self._slots)
 
     def run(self) -> None:
         """Returns when told to end; raises EOFError when the coordinator is gone."""
         threading.Thread(target=self._listen, name="mail", daemon=True).start()
         self._channel.send(Hello(os.getpid()))
         self._loaders = self._start_loaders()
-        threading.Thread(target=self._beat, name="stats", daemon=True).start()
+        self._pulse.start(self._loaders)
         if self._setup.options.device != "cpu":  # there it would take the cores that the first to load needs
             with contextlib.suppress(Exception):  # what can't be imported is said when the model is loaded
                 import_engine(self._setup.options)
@@ -116,7 +112,7 @@ class Worker:
         except _Unusable as error:
             self._channel.send(error.last_word)
         else:
-            self._channel.send(Left(self._last_stats()))
+            self._channel.send(Left(self._pulse.last_stats()))
 
     # ---- mail ----
 
@@ -127,32 +123,8 @@ class Worker:
         except EOFError:
             os._exit(1)  # the coordinator is gone: nobody would keep what is still computed
 
-    def _beat(self) -> None:
-        with contextlib.suppress(EOFError):  # the listener hears of that, too, and ends the process
-            while True:
-                time.sleep(_STATS_EVERY)
-                self._channel.send(self._stats())
-
-    def _stats(self) -> Stats:
-        seconds, stage, since = dict(self._seconds), self._stage, self._since
-        seconds[stage] += time.monotonic() - since
-        slots = min(self._engine.slots, self._capacity) if self._engine else 0
-        return Stats(stage, seconds, self._steps + self._loaders.steps, slots)
-
-    def _last_stats(self) -> Stats:
-        """What it waited last was not for work but for the end."""
-        stats = self._stats()
-        if stats.stage == "waiting":
-            stats.seconds["ending"] = stats.seconds["waiting"] - self._waited
-            stats.seconds["waiting"] = self._waited
-        return stats
-
-    def _enter(self, stage: str) -> None:
-        now = time.monotonic()
-        if stage == "waiting" != self._stage:
-            self._waited = self._seconds["waiting"]
-        self._seconds[self._stage] += now - self._since
-        self._stage, self._since = stage, now
+    def _slots(self) -> int:
+        return min(self._engine.slots, self._capacity) if self._engine else 0
 
     def _read_mail(self, wait: float) -> None:
         while True:
@@ -206,7 +178,7 @@ class Worker:
             kind = kind if kind in ("memory", "device") else DoesNotLoad.__name__
             self._channel.send(NotLoaded(kind, f"{type(error).__name__}: {error}"))
             return False
-        self._enter("waiting")
+        self._pulse.enter("waiting")
         self._channel.send(Loaded(time.monotonic() - started, self._engine.describe()))
         return True
 
@@ -214,7 +186,7 @@ class Worker:
 
     def _turn(self) -> bool:
         idle = not self._items
-        self._enter("waiting" if idle else "preprocessing")
+        self._pulse.enter("waiting" if idle else "preprocessing")
         self._read_mail(_WAIT if idle else 0)
         if self._loaders.failure:
             raise _Unusable(self._loaders.not_loaded or Broken(self._loaders.failure))
@@ -255,16 +227,16 @@ class Worker:
             self._admit()
             if not self._inside:
                 return
-            self._enter("generating")
+            self._pulse.enter("generating")
             hungry, begin = self._hungry(), time.monotonic()
             answers = self._engine.step()
-            self._seconds["starved"] += hungry * (time.monotonic() - begin)
+            self._pulse.starved(hungry * (time.monotonic() - begin))
         except EOFError:  # the coordinator is gone
             raise
         except Exception as error:
             self._survive(error)
             return
-        self._steps += 1
+        self._pulse.steps += 1
         self._borne = max(self._borne, len(self._inside))
         if answers:
             self._report(answers)
@@ -329,7 +301,7 @@ class Worker:
             name = OutOfMemory.__name__ if kind == "memory" else EngineFailed.__name__
             [(ref, alone)] = inside.items()
             self._refuse(ref, alone, name, error)
-        self._steps += 1
+        self._pulse.steps += 1
 
     def _refuse(self, ref: Ref, alone: _Inside, name: str, error: Exception) -> None:
         del self._items[ref]

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import caption.engine
-import caption.worker
+import caption.pulse
 from caption.engine import Answer, NotFound, Refusal
 from caption.messages import (
     Broken,
@@ -24,10 +24,11 @@ from caption.messages import (
     Started,
     Stats,
 )
+from caption.pulse import Pulse
 from caption.worker import Worker
 from tests.bench import Bench, FakeEngine, HeldLoader
 
-BEAT = Worker._beat
+BEAT = Pulse._beat
 LEFT_WOULD = "say that it ended as told: then what it held would never be handed out again"
 
 
@@ -37,7 +38,7 @@ def bench(monkeypatch):
     bench = Bench()
     bench.exits = []
     monkeypatch.setattr(os, "_exit", bench.exits.append)
-    monkeypatch.setattr(Worker, "_beat", lambda self: None)  # one test asks for it
+    monkeypatch.setattr(Pulse, "_beat", lambda self: None)  # one test asks for it
     yield bench
     bench.channel.close()
     for thread in threading.enumerate():
@@ -400,17 +401,17 @@ def test_places_that_are_empty_for_want_of_pictures_are_counted(bench, with_engi
     bench.wait(lambda: loader.loading == 6)
     loader.answers = [prepared(ref) for ref in refs[:4]]
     bench.wait_for_results(4)
-    assert bench.worker._seconds["starved"] == 0.0, "all places were taken"
+    assert bench.worker._pulse.stats().seconds["starved"] == 0.0, "all places were taken"
     engine.steps = 2
     engine.go_on.clear()
     loader.full = True  # so that the fifth goes alone
     loader.answers = [prepared(refs[4])]
     bench.wait(lambda: len(bench.engine_saw("step")) > 1)
-    begin = bench.worker._seconds["starved"]
+    begin = bench.worker._pulse.stats().seconds["starved"]
     time.sleep(0.1)
     engine.go_on.set()
     bench.wait_for_results(5)
-    assert bench.worker._seconds["starved"] - begin >= 0.75 * 0.09, "three of four places"
+    assert bench.worker._pulse.stats().seconds["starved"] - begin >= 0.75 * 0.09, "three of four places"
     loader.answers = [prepared(refs[5])]
     bench.finish()
 
@@ -454,8 +455,8 @@ def test_what_is_ready_goes_in_when_the_memory_for_more_is_full(bench, with_engi
 
 
 def test_stats_tell_the_stage_and_count_up(bench, monkeypatch):
-    monkeypatch.setattr(Worker, "_beat", BEAT)
-    monkeypatch.setattr(caption.worker, "_STATS_EVERY", 0.02)
+    monkeypatch.setattr(Pulse, "_beat", BEAT)
+    monkeypatch.setattr(caption.pulse, "STATS_EVERY", 0.02)
     engine = FakeEngine(bench.log)
     monkeypatch.setattr(caption.engine, "load_engine", lambda options: engine)
     bench.start()
