@@ -13,7 +13,6 @@ from typing import NamedTuple
 from caption.engine import Adapter
 from caption.errors import AdapterNotFound, AdapterUnusable, UsageError
 from caption.item import Item
-from caption.sources import STDIN
 
 EMBEDDED = {"shapes-fr": Path(__file__).parent / "models" / "shapes-fr"}
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -70,15 +69,13 @@ class AdapterCheck:
         return item._replace(fault=(AdapterUnusable.__name__, problem)) if problem else item
 
 
-def run_adapters(lora: str | None, scale: float, input: str) -> Adapters:
-    """The adapters of a run with these settings.
+def run_adapters(lora: str | None, scale: float, root: str) -> Adapters:
+    """The adapters of a run: its own, and where those of its table begin.
 
     Raises:
         UsageError: peft is not installed.
         AdapterNotFound: the run's own can't be one.
     """
-    path = Path(input)
-    root = "" if input == STDIN else os.fspath(path if path.is_dir() else path.parent)
     run = None
     if lora is not None:
         need_peft("--lora is set")

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
 
 from caption import idle, retry
+from caption.adapter import AdapterCheck, Adapters
 from caption.crew import Crew, Died, GivenUp, Member, Renewed
 from caption.errors import Flagged, InputError, ModelDoesNotLoad, ModelNotUsable, NoWorkerLeft, WorkerDied
 from caption.feed import WINDOW, Count, Feed
 from caption.flagpolicy import FlagPolicy
 from caption.item import Item
 from caption.leases import Leases
-from caption.messages import Batch, Captioned, Drain, Failed, Finish, Loaded, Overflowed, Result, Started
+from caption.messages import Adapted, Batch, Captioned, Drain, Failed, Finish, Loaded, Overflowed, Result, Started
 from caption.outcome import Outcome
 from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
 from caption.precision import Precision
 from caption.progress import Progress, Snapshot, WorkerProgress
 from caption.runfile import RunFile
-from caption.schedule import FEW, LARGEST_BATCH, MANY, Schedule
+from caption.schedule import FEW, LARGEST_BATCH, MANY, Schedule, adapter_of
 from caption.settings import Settings
 from caption.sources import Source
 from caption.statsfile import StatsFile
@@ -43,6 +45,7 @@ class Coordinator:
         count: the size of the input, for display.
         twins: items that take over the row of an earlier one.
         schedule: empty, with the names of the crew's seats.
+        adapters: looks at those that items name.
     """
 
     def __init__(
@@ -60,12 +63,14 @@ class Coordinator:
         precision: Precision,
         stop: StopSignals,
         twins: Twins | None = None,
+        adapters: AdapterCheck | None = None,
     ):
         self._settings, self._source, self._feed, self._count = settings, source, feed, count
         self._schedule, self._record, self._crew = schedule, record, crew
         self._progress, self._stats, self._run_file, self._stop = progress, stats, run_file, stop
         self._precision = precision
         self._twins = twins or Twins()
+        self._adapters = adapters or AdapterCheck(Adapters())
         self._leases = Leases()
         self._owners: dict[int, str] = {}  # item index -> the seat that took it from the schedule
         self._flags = FlagPolicy(settings)
@@ -114,6 +119,7 @@ class Coordinator:
 
     def _sort_out(self, items: list[Item]) -> list[Item]:
         """Those of the items that are to be computed; what needs no computing gets its row at once."""
+        items = self._adapters.mark(items)
         faulty = [item for item in items if item.fault]
         items, rows = self._twins.hold([item for item in items if not item.fault] if faulty else items)
         failed = [(item.id, failed_row(item, *item.fault)) for item in faulty] + rows.get(FAILED, [])
@@ -195,6 +201,9 @@ class Coordinator:
             self._judge(member, message)
         elif isinstance(message, Overflowed):
             self._widen(message)
+        elif isinstance(message, Adapted):
+            self.outcome.adapter_loads += 1
+            self.outcome.adapter_seconds += message.seconds
         elif isinstance(message, Renewed):
             held = self._leases.revoke(member.name)
             self._suspects.extendleft(reversed(held.waiting + held.suspects))
@@ -314,7 +323,7 @@ class Coordinator:
                 del self._owners[item.index]
             self._schedule.give_back(owner, items)
         else:
-            self._suspects.append(items)
+            self._suspects += [list(group) for _, group in itertools.groupby(items, adapter_of)]
 
     def _give_up(self, member: Member, message: GivenUp) -> None:
         if self._draining:
@@ -323,7 +332,7 @@ class Coordinator:
             self._progress.say(f"{member.name} is given up, the others do its part: {message.reason}")
             self._schedule.leave(member.name)
             return
-        if message.model_error in ("NotFound", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel"):
+        if message.model_error in ("NotFound", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", "DoesNotFit"):
             raise ModelNotUsable(message.reason)
         if message.model_error == "DoesNotLoad":
             raise ModelDoesNotLoad(message.reason)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 import checkpoint
 from caption import summary
+from caption.adapter import AdapterCheck, Adapters, identity, locate, run_adapters
 from caption.console import say
 from caption.coordinator import Coordinator
 from caption.crew import Crew
@@ -54,6 +56,7 @@ def run_job(settings: Settings) -> int:
         summary.warn_of_slowness(settings, seats)
         out = Path(settings.output)
         source = _open_source(settings)
+        adapters = run_adapters(settings.lora, settings.lora_scale, _table_folder(settings))
         dtype = settings.dtype
         if dtype == "auto":
             dtype = "fp32" if seats[0].device == "cpu" else "fp16"
@@ -75,7 +78,7 @@ def run_job(settings: Settings) -> int:
                 say(f"Note: another version than in the run before: {change}.")
             run_file.note(seats=[dataclasses.asdict(seat) for seat in seats], model=dataclasses.asdict(model))
             with contextlib.closing(Followers(settings)) as followers:
-                outcome = _work(settings, source, seats, model, dtype, record, run_file, stop)
+                outcome = _work(settings, source, seats, model, adapters, dtype, record, run_file, stop)
             code = _exit_code(settings, record, outcome, stop) or followers.exit_code
             run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
         summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
@@ -92,7 +95,14 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
     paths = {name: fields[name] and shown_path(fields[name]) for name in ("input", "image_root", "details")}
     if settings.input == STDIN:
         paths["input"] = STDIN
-    return fields | paths | {"dtype": dtype, "row_format": _ROW_FORMAT}
+    lora = fields["lora"] and identity(locate(fields["lora"]))
+    return fields | paths | {"lora": lora, "dtype": dtype, "row_format": _ROW_FORMAT}
+
+
+def _table_folder(settings: Settings) -> str:
+    """Where the relative paths of adapters in a table begin."""
+    path = Path(settings.input)
+    return "" if settings.input == STDIN else os.fspath(path if path.is_dir() else path.parent)
 
 
 def _open_source(settings: Settings) -> Source:
@@ -109,6 +119,7 @@ def _work(
     source: Source,
     seats: list[Seat],
     model: Model,
+    adapters: Adapters,
     dtype: str,
     record: checkpoint.Record,
     run_file: RunFile,
@@ -118,7 +129,7 @@ def _work(
     options = EngineOptions(
         **{name: getattr(settings, name) for name in shared}
         | {"model": model.folder, "model_identity": model.identity, "dtype": dtype}
-        | {"device": seats[0].device, "threads": seats[0].threads}
+        | {"adapter": adapters.run, "device": seats[0].device, "threads": seats[0].threads}
     )
     decode = DecodeOptions(settings.max_pixels, settings.max_pixels_decoded)
     guard = GuardOptions(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(GuardOptions)})
@@ -128,7 +139,7 @@ def _work(
 
     def setup(seat: Seat) -> Setup:
         numbers = dataclasses.replace(options, dtype=precision.dtype)
-        return Setup(seat.name, numbers, seat.loaders, decode, settings.decode_timeout, guard, precision.flags)
+        return Setup(seat.name, numbers, seat.loaders, decode, settings.decode_timeout, guard, precision.flags, adapters)
 
     names = [seat.name for seat in seats]
     out = Path(settings.output)
@@ -157,6 +168,7 @@ def _work(
             precision=precision,
             stop=stop,
             twins=twins,
+            adapters=AdapterCheck(adapters),
         )
         with record_errors(out, coordinator.bytes_to_come), stop.looked_after():
             return coordinator.run()

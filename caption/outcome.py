@@ -15,6 +15,7 @@ class Outcome:
         captioned, failed: rows written by this run.
         skipped: items of the input that were done before.
         errors: failed items by class; flags: how often each flag was set.
+        adapter_loads: how often a worker took another LoRA adapter, and adapter_seconds, how long that took.
         seconds: from the first hand-out to the last caption.
         first_caption: seconds from the start of the run to its first row, or None.
         total_seconds: from the start of the run to the end of its workers.
@@ -27,6 +28,8 @@ class Outcome:
     skipped: int = 0
     errors: Counter = field(default_factory=Counter)
     flags: Counter = field(default_factory=Counter)
+    adapter_loads: int = 0
+    adapter_seconds: float = 0.0
     seconds: float = 0.0
     first_caption: float | None = None
     total_seconds: float = 0.0
@@ -41,6 +44,8 @@ class Outcome:
             "skipped": self.skipped,
             "errors": dict(self.errors),
             "flags": dict(self.flags),
+            "adapter_loads": self.adapter_loads,
+            "adapter_seconds": round(self.adapter_seconds, 3),
             "seconds": round(self.seconds, 3),
             "first_caption": self.first_caption and round(self.first_caption, 3),
             "total_seconds": round(self.total_seconds, 3),

@@ -99,7 +99,7 @@ def _way_back(out: Path, error: checkpoint.Mismatch) -> str:
         with contextlib.suppress(Damaged, FileNotFoundError, LookupError, TypeError):
             before = read_run_file(out)["runs"][-1]["settings"]["model"]
             return f"to go on with it give the files of then, --model {before}{revision}"
-    if error.field in OPTIONS and error.field != "input":
+    if error.field in OPTIONS and error.field not in ("input", "lora"):
         return f"to go on with it set {OPTIONS[error.field].flag} to the old value"
     return f"to go on with it give the same {error.field} as before"
 

@@ -55,9 +55,9 @@ class Schedule:
         self._complete = True
 
     def take(self, worker: str, want: int) -> list[Item]:
-        """Up to ``want`` items for ``worker``; none if it has to wait or all is handed out."""
+        """Up to ``want`` items of one adapter for ``worker``; none if it has to wait or all is handed out."""
         shard = self._shards[worker]
-        return [shard.popleft() for _ in range(min(want, len(shard)))]
+        return [shard.popleft() for _ in range(alike(shard, want))]
 
     def ended(self, worker: str, count: int) -> None:
         """``worker`` has brought ``count`` items to their end."""
@@ -79,8 +79,9 @@ class Dynamic(Schedule):
     """Each worker from its own shard, a stretch of the input; then from the end of the longest shard left."""
 
     def extend(self, items: Sequence[Item]) -> None:
+        items = by_adapter(items)
         for (start, end), shard in zip(stretches(len(items), len(self._shards)), self._shards.values()):
-            shard.extend(items[start:end])
+            _join(shard, items[start:end])
 
     def take(self, worker: str, want: int) -> list[Item]:
         if self._complete:
@@ -88,11 +89,12 @@ class Dynamic(Schedule):
             # nobody holds much when the others run dry.
             want = min(want, math.ceil(self.pending / (2 * len(self._shards))))
         taken = super().take(worker, want)
-        while len(taken) < want:
+        while len(taken) < want and not self._shards[worker]:
             longest = max(self._shards.values(), key=len)
-            if not longest:
+            count = alike(reversed(longest), want - len(taken), taken)
+            if not count:
                 break
-            taken += reversed([longest.pop() for _ in range(min(want - len(taken), len(longest)))])
+            taken += reversed([longest.pop() for _ in range(count)])
         return taken
 
 
@@ -161,6 +163,36 @@ class Lockstep(RoundRobin):
             heir = min(self._left, key=self._left.get)
             self._shards[heir].appendleft(item)
             self._left[heir] += 1
+
+
+def adapter_of(item: Item) -> tuple[str | None, float | None]:
+    return item.lora, item.lora_scale
+
+
+def alike(items: Iterable[Item], most: int, others: Sequence[Item] = ()) -> int:
+    """How many items at the beginning, at most so many, want the same adapter, and that of the others."""
+    head = list(itertools.islice(items, most))
+    wanted = [adapter_of(item) for item in (*others[:1], *head[:1])]
+    return sum(1 for _ in itertools.takewhile(lambda item: adapter_of(item) == wanted[0], head))
+
+
+def by_adapter(items: Sequence[Item]) -> Sequence[Item]:
+    """Those of one adapter side by side, in an order that is the same each time; else as they stood."""
+    if all(item.lora is None and item.lora_scale is None for item in items):
+        return items
+    return sorted(items, key=lambda item: (item.lora or "", item.lora_scale is not None, item.lora_scale or 0.0))
+
+
+def _join(shard: deque[Item], items: Sequence[Item]) -> None:
+    """Puts items behind those of a shard that want the same adapter; those of one that it has not, at its end."""
+    before = len(shard)
+    shard.extend(items)
+    if before and any(adapter_of(item) != adapter_of(shard[0]) for item in shard):
+        groups: dict[tuple, list[Item]] = {}
+        for item in shard:
+            groups.setdefault(adapter_of(item), []).append(item)
+        shard.clear()
+        shard.extend(itertools.chain.from_iterable(groups.values()))
 
 
 def stretches(count: int, parts: int) -> list[tuple[int, int]]:

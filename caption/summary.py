@@ -44,8 +44,10 @@ def greet(
     if adopted:
         say(f"        {adopted:,} of them written after the last checkpoint of a run that was killed")
     loaders = f"{seats[0].loaders} loader" + ("s" if seats[0].loaders > 1 else "")
+    adapter = f" with the LoRA adapter {settings.lora}" if settings.lora else ""
+    adapter += f" at {settings.lora_scale:g}" if settings.lora and settings.lora_scale != 1 else ""
     say(
-        f"Model   {model.name}, {dtype} on {', '.join(seat.name for seat in seats)}, "
+        f"Model   {model.name}{adapter}, {dtype} on {', '.join(seat.name for seat in seats)}, "
         f"{_side_by_side(settings, seats)} images side by side, {loaders} each, {settings.schedule} schedule"
     )
 
@@ -68,6 +70,8 @@ def conclude(
         say(f"Left out {source.left_out:,} images that have a file beside them (--skip-existing).")
     if outcome.flags:
         say(f"Flags: {_counted(outcome.flags)}.")
+    if outcome.adapter_loads:
+        say(f"Adapters: {outcome.adapter_loads:,} loads in {outcome.adapter_seconds:.1f} s.")
     for sentence in idle.sentences(outcome.idle, outcome.total_seconds, loaders) if outcome.captioned else ():
         say(sentence)
     out = Path(settings.output)
