@@ -147,9 +147,10 @@ def _weights(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _cause(error: Exception) -> str:
-    """torch names what it could not load from its second line on."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[1] if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else first_line(error)
+    """In one sentence. torch names what it could not load from its second line on."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = lines[1] if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else lines[0]
+    return line.split(". ")[0][:200]
 
 
 def _unwrap(model: nn.Module, layer: type, wrapper: type) -> None:
