@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Container
 from pathlib import Path
 
 import torch
@@ -61,6 +62,17 @@ def _read_file(place: str) -> tuple[object, dict[str, torch.Tensor]]:
         use_dora=any("lora_magnitude_vector" in name for name in state),
         inference_mode=True,
     ), state
+
+
+def own_weights(config, state: dict[str, torch.Tensor], names: Container[str]) -> dict[str, torch.Tensor]:
+    """Take out of the state what is no adapter's but a weight of the model itself, one of these names."""
+    saved = set(config.modules_to_save or ())
+    found = {}
+    for key in list(state):
+        name = key.removeprefix(_PREFIX).replace(".base_layer.", ".")
+        if name in names and not saved & set(name.split(".")):
+            found[name] = state.pop(key)
+    return found
 
 
 def _layer(name: str) -> str:

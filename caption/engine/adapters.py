@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from caption.engine import Adapter, EngineOptions
-from caption.engine.checkpoint import first_line
 from caption.engine.errors import DoesNotFit, classify
 
 NAME = "caption_adapter"  # within peft
@@ -64,68 +63,70 @@ class Adapters:
     @torch.no_grad()
     def _merge(self, adapter: Adapter, keep: bool) -> None:
         """Let peft compute each weight, and write it to where the old one lies."""
-        import peft
         from peft.tuners.tuners_utils import BaseTunerLayer
         from peft.utils.other import AuxiliaryTrainingWrapper
 
-        names = {id(module): name for name, module in self.model.named_modules()}
-        places = {
-            (id(module), name): value.data for module in self.model.modules() for name, value in _weights(module)
-        }
-        shared = Counter(id(value) for module in self.model.modules() for _, value in _weights(module))
-
-        def settle(module: nn.Module, name: str, value: torch.Tensor) -> None:
-            parameter, place = getattr(module, name), places[id(module), name]
-            if value.data_ptr() == place.data_ptr():
-                return
-            whole = f"{names[id(module)]}.{name}"
-            if keep and whole not in self.kept:
-                self.kept[whole] = place.to("cpu", copy=True)
-            elif not keep:
-                self.lost.add(whole)
-            if shared[id(parameter)] > 1:
-                shared[id(parameter)] -= 1
-                parameter.data = place
-                parameter = nn.Parameter(place.clone(), requires_grad=False)
-                module.register_parameter(name, parameter)
-                places[id(module), name] = place = parameter.data
-                self.parted += 1
-            with torch.inference_mode():
-                place.copy_(value)
-            parameter.data = place
-
+        places = _Places(self.model)
         try:
-            wrapped = self._fitted(peft, adapter)
+            wrapped, brought = self._fitted(adapter)
+            for name, value in brought.items():
+                self._write(places, *places.find(name), value, keep)
             for module in wrapped.modules():
                 if isinstance(module, AuxiliaryTrainingWrapper):
                     changed = module.unload_and_optionally_merge_module(True, True, [NAME])
-                    base = module.original_module
                     for name, value in changed.named_parameters():
                         inner, _, last = name.rpartition(".")
-                        settle(base.get_submodule(inner), last, value.data)
+                        self._write(places, module.original_module.get_submodule(inner), last, value.data, keep)
                 elif isinstance(module, BaseTunerLayer):
                     if NAME in getattr(module, "scaling", {}):
                         module.scaling[NAME] *= adapter.scale
                     module.merge(safe_merge=True, adapter_names=[NAME])
-                    base = module.get_base_layer()
-                    for name, value in list(_weights(base)):
-                        settle(base, name, value.data)
+                    for name, value in list(_weights(module.get_base_layer())):
+                        self._write(places, module.get_base_layer(), name, value.data, keep)
         except DoesNotFit:
             raise
         except Exception as error:
             if classify(error) != "item":
                 raise
-            raise DoesNotFit(f"the LoRA adapter {adapter.path} can't be merged: {first_line(error)}") from error
+            raise DoesNotFit(f"the LoRA adapter {adapter.path} can't be merged: {_cause(error)}") from error
         finally:
             _unwrap(self.model, BaseTunerLayer, AuxiliaryTrainingWrapper)
 
-    def _fitted(self, peft, adapter: Adapter) -> nn.Module:
-        """The model with the adapter around its layers, each of whose weights has found its place."""
-        from caption.engine.adapterfile import read_adapter
+    def _write(self, places: "_Places", module: nn.Module, name: str, value: torch.Tensor, keep: bool) -> None:
+        parameter, place = getattr(module, name), places.of[id(module), name]
+        if value.data_ptr() == place.data_ptr():
+            return
+        whole = f"{places.names[id(module)]}.{name}"
+        if keep and whole not in self.kept:
+            self.kept[whole] = place.to("cpu", copy=True)
+        elif not keep:
+            self.lost.add(whole)
+        parameter.data = place
+        if places.shared[id(parameter)] > 1:  # the others stay as they are
+            places.shared[id(parameter)] -= 1
+            parameter = nn.Parameter(place.clone(), requires_grad=False)
+            module.register_parameter(name, parameter)
+            places.of[id(module), name] = place = parameter.data
+            self.parted += 1
+        with torch.inference_mode():  # some places were made in it
+            place.copy_(value)
+
+    def _fitted(self, adapter: Adapter) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+        """The model with the adapter around its layers, each of whose weights has found its place.
+
+        And by name, weights of the model itself that the adapter brings: peft saves embeddings that it has adapted.
+        """
+        from caption.engine.adapterfile import own_weights, read_adapter
 
         model = self.model
         config, state = read_adapter(adapter.path, getattr(model, "_checkpoint_conversion_mapping", None))
         misfit = f"the LoRA adapter {adapter.path} does not fit {type(model).__name__}"
+        sizes = {name: value.shape for name, value in model.named_parameters(remove_duplicate=False)}
+        brought = own_weights(config, state, sizes)
+        if other := [name for name, value in brought.items() if value.shape != sizes[name]]:
+            raise DoesNotFit(f"{misfit}: {other[0]} is of another size")
+        import peft
+
         try:
             wrapped = peft.PeftModel(model, config, NAME)
             found = peft.set_peft_model_state_dict(wrapped, state, NAME)
@@ -138,7 +139,31 @@ class Adapters:
             raise DoesNotFit(f"{misfit}: the model has no place for {count} of its weights, {first} first")
         if missing := sorted(key for key in found.missing_keys if f".{NAME}" in key):
             raise DoesNotFit(f"{misfit}: it has no weights for {len(missing)} of the layers it names, {missing[0]} first")
-        return wrapped
+        return wrapped, brought
+
+
+class _Places:
+    """Where the weights of a model lie before peft changes anything.
+
+    Attributes:
+        names: of modules, by id.
+        of: by id of the module and name, what the parameter holds.
+        shared: by id of the parameter, how many modules have it.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.names = {id(module): name for name, module in model.named_modules()}
+        self.of, self.shared = {}, Counter()
+        for module in model.modules():
+            for name, value in _weights(module):
+                self.of[id(module), name] = value.data
+                self.shared[id(value)] += 1
+        self.modules = dict(model.named_modules())
+
+    def find(self, name: str) -> tuple[nn.Module, str]:
+        """The module that has the parameter of this name, and what that calls it."""
+        module, _, last = name.rpartition(".")
+        return self.modules[module], last
 
 
 def _weights(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -84,6 +84,37 @@ def test_the_words_of_peft_and_then_the_bare_model_to_the_last_bit(checkpoint, t
     assert words(engine, folder, name) == bare
 
 
+def test_weights_that_were_one_are_two_where_an_adapter_changes_one_of_them(checkpoint, tmp_path):
+    """Gemma's head is its embedding; and graphs that were captured with that one must be captured anew."""
+    folder = checkpoint("gemma3")
+    adapter = trained(folder, tmp_path, target_modules=["lm_head"])
+    engine = SlotEngine(options(folder))
+    bare, decoder = words(engine, folder, "gemma3"), engine.decoder
+    embedding = engine.model.get_input_embeddings().weight.clone()
+    engine.adapt(Adapter(adapter))
+    assert words(engine, folder, "gemma3") == words_of_peft(folder, "gemma3", adapter) != bare
+    assert torch.equal(engine.model.get_input_embeddings().weight, embedding) and engine.decoder is not decoder
+    engine.adapt(None)
+    assert words(engine, folder, "gemma3") == bare
+
+
+def test_weights_of_the_model_that_an_adapter_brings_are_taken_and_given_back(checkpoint, tmp_path):
+    folder = checkpoint("llava")
+    adapter = trained(folder, tmp_path, target_modules=["lm_head"])
+    engine = SlotEngine(options(folder))
+    before = weights(engine.model)
+    state = load_file(f"{adapter}/adapter_model.safetensors")
+    [own] = [name for name in before if name.endswith("embed_tokens.weight")]
+    name = f"base_model.model.{own}"  # as peft saves it where the vocabulary has grown
+    state[name] = before[own] + torch.randn_like(before[own])
+    save_file(state, f"{adapter}/adapter_model.safetensors")
+    engine.adapt(Adapter(adapter))
+    assert words(engine, folder, "llava") == words_of_peft(folder, "llava", adapter)
+    assert torch.equal(engine.model.get_input_embeddings().weight, state[name])
+    engine.adapt(None)
+    assert same(weights(engine.model), before)
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 def test_the_run_s_adapter_is_merged_before_anything_is_made_of_the_weights(checkpoint, tmp_path, config):
     folder = checkpoint("qwen2_5_vl")
