@@ -116,7 +116,8 @@ def check(place: str) -> None:
         else:
             _check_names(path, _read_header(path))
     except OSError as error:
-        raise AdapterNotFound(f"can't read the LoRA adapter {path}: {error.strerror}", "check its permissions") from None
+        problem = f"can't read the LoRA adapter {path}: {error.strerror}"
+        raise AdapterNotFound(problem, "check its permissions") from None
 
 
 def identity(place: str) -> str:

@@ -139,7 +139,8 @@ def _work(
 
     def setup(seat: Seat) -> Setup:
         numbers = dataclasses.replace(options, dtype=precision.dtype)
-        return Setup(seat.name, numbers, seat.loaders, decode, settings.decode_timeout, guard, precision.flags, adapters)
+        timeout, flags = settings.decode_timeout, precision.flags
+        return Setup(seat.name, numbers, seat.loaders, decode, timeout, guard, flags, adapters)
 
     names = [seat.name for seat in seats]
     out = Path(settings.output)

@@ -31,7 +31,8 @@ class Load(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Items to caption, all with the same adapter. ``alone``: run them as one group that nothing else joins, because one of them is suspect."""
+    """Items to caption, all with the same adapter. ``alone``: run them as one group that nothing else joins, because
+    one of them is suspect."""
 
     lease: int
     items: tuple[Item, ...]

@@ -278,7 +278,7 @@ class Worker:
             self._enter_engine([ready.popleft() for _ in range(min(self._free(), len(ready)))])
 
     def _adapt(self, adapter: Adapter | None, group: Sequence[Prepared] = ()) -> bool:
-        """Gives the empty engine this adapter, for a group or for its lane. False: they have failed, it does not fit."""
+        """Gives the empty engine this adapter, for a group or for its lane; False: it does not fit, and they failed."""
         if adapter == self._lanes.open:
             return True
         self._pulse.enter("loading")

@@ -91,7 +91,8 @@ class Learner:
     @torch.inference_mode()
     def exact_share(self, scenes: Scenes) -> float:
         rows = torch.arange(len(scenes.ids))
-        return torch.cat([self.loss(scenes, part, part % len(self.prompts))[1] for part in rows.split(64)]).float().mean().item()
+        exact = [self.loss(scenes, part, part % len(self.prompts))[1] for part in rows.split(64)]
+        return torch.cat(exact).float().mean().item()
 
     def save(self, out: Path) -> None:
         for parameter in self.model.parameters():

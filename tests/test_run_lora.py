@@ -1,4 +1,4 @@
-"""The command with LoRA adapters: each image in the language of its own adapter, and what can't be one in a sentence."""
+"""The command with LoRA adapters: each image in the language of its own, and what can't be one in a sentence."""
 
 import json
 import os
@@ -12,12 +12,12 @@ import pytest
 
 pytest.importorskip("peft")
 
-from tests.runs import ROOT, captions, empty_pictures, failures, kill_group, run, start, wait_for_rows  # noqa: E402
+from tests.runs import ROOT, captions, empty_pictures, failures, kill_group, run, start, wait_for_rows
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import draw_shapes  # noqa: E402
-import french  # noqa: E402
+import draw_shapes
+import french
 
 FRENCH = ROOT / "caption" / "models" / "shapes-fr"
 SHAPES = ("--model", "shapes")
@@ -213,7 +213,8 @@ def test_the_same_adapter_elsewhere_is_the_same_job_and_another_scale_or_content
 
 def test_without_peft_a_run_that_needs_it_says_how_to_get_it(scenes, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.util as u\nf = u.find_spec\nu.find_spec = lambda name, *a: None if name == 'peft' else f(name, *a)\n"
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'peft' else find(name, *rest)\n"
     )
     path = f"{ROOT}{os.pathsep}{tmp_path}"
     one = run(scenes[0], "--output", tmp_path / "one", *SHAPES, "--lora", "shapes-fr", PYTHONPATH=path)

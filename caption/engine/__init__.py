@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from caption.engine.pixels import Packed
 
 __all__ = [
-    "OVERFLOW", "Adapter", "Answer", "DoesNotFit", "DoesNotLoad", "Engine", "EngineOptions", "ModelError", "NeedsRemoteCode", "NoSafetensors",
-    "NotAVisionModel", "NotFound", "Preparer", "Refusal", "Request", "classify", "import_engine", "load_engine",
-    "load_preparer",
+    "OVERFLOW", "Adapter", "Answer", "DoesNotFit", "DoesNotLoad", "Engine", "EngineOptions", "ModelError",
+    "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", "NotFound", "Preparer", "Refusal", "Request", "classify",
+    "import_engine", "load_engine", "load_preparer",
 ]  # fmt: skip
 
 

@@ -41,7 +41,8 @@ def _read_file(place: str) -> tuple[object, dict[str, torch.Tensor]]:
     from safetensors import safe_open
 
     with safe_open(place, "pt", device="cpu") as file:
-        header, found = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+        header, names = file.metadata() or {}, list(file.keys())
+        found = {name: file.get_tensor(name) for name in names}
     state = {}
     for name, value in found.items():  # an adapter's own name may stand between: lora_A.default.weight
         name = re.sub(r"(\.lora_[AB])\.(?!weight$|bias$)\w+(?=\.)", r"\1", name)

@@ -138,7 +138,8 @@ class Adapters:
             count, first = len(found.unexpected_keys), sorted(found.unexpected_keys)[0]
             raise DoesNotFit(f"{misfit}: the model has no place for {count} of its weights, {first} first")
         if missing := sorted(key for key in found.missing_keys if f".{NAME}" in key):
-            raise DoesNotFit(f"{misfit}: it has no weights for {len(missing)} of the layers it names, {missing[0]} first")
+            count, first = len(missing), missing[0]
+            raise DoesNotFit(f"{misfit}: it has no weights for {count} of the layers it names, {first} first")
         return wrapped, brought
 
 
