@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from build_shapes import make_prompts
 from draw_shapes import NUMBERS, encode, file_form, make_scene, stream
 from french import caption
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from train_shapes import normalised
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -64,8 +64,11 @@ class Learner:
         self.tokenizer = processor.tokenizer
         self.base = AutoModelForImageTextToText.from_pretrained(SHAPES, dtype=torch.float32)
         self.prompts, self.lengths = make_prompts(processor, 2000, range(1, 13), 48, arguments.seed)
-        config = LoraConfig(r=arguments.rank, lora_alpha=2 * arguments.rank, target_modules=LAYERS)
-        self.model = get_peft_model(self.base, config)
+        if arguments.start:
+            self.model = PeftModel.from_pretrained(self.base, arguments.start, is_trainable=True)
+        else:
+            config = LoraConfig(r=arguments.rank, lora_alpha=2 * arguments.rank, target_modules=LAYERS)
+            self.model = get_peft_model(self.base, config)
 
     def logits(self, features: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """(B, L, vocabulary). With padding on the right no attention mask is needed."""
@@ -134,6 +137,7 @@ def train(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the French adapter of the embedded model.")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the adapter")
+    parser.add_argument("--start", type=Path, metavar="ADAPTER", help="go on with this one")
     parser.add_argument("--minutes", type=float, default=15, help="training time (default: 15)")
     parser.add_argument("--scenes", type=int, default=8000, help="scenes to learn from (default: 8000)")
     parser.add_argument("--holdout", type=int, default=512, help="scenes kept from training, to report on")

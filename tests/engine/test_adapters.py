@@ -182,6 +182,32 @@ def test_a_scale_is_a_factor_on_the_adapter_s_own(checkpoint, tmp_path):
     assert torch.allclose(part, (full + none) / 2, atol=1e-6) and not torch.equal(full, none)
 
 
+def test_without_room_to_merge_what_texts_took_is_given_back_first(checkpoint, tmp_path, monkeypatch):
+    folder = checkpoint("llava")
+    adapter = trained(folder, tmp_path, target_modules=["q_proj"])
+    engine = SlotEngine(options(folder))
+    decoder, write, full = engine.decoder, Adapters._write, [True]
+
+    def no_room_at_first(*arguments):
+        write(*arguments)
+        if full:
+            full.pop()
+            raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(Adapters, "_write", no_room_at_first)
+    engine.adapt(Adapter(adapter))
+    assert engine.decoder is not decoder
+    assert words(engine, folder, "llava") == words_of_peft(folder, "llava", adapter)
+
+
+def test_no_adapter_is_changed_below_a_text(checkpoint):
+    folder = checkpoint("llava")
+    engine = SlotEngine(options(folder))
+    engine.admit(requests_for(folder, "llava", 1))
+    with pytest.raises(ValueError, match="not at their end"):
+        engine.adapt(None)
+
+
 @pytest.mark.parametrize("prefix", ["base_model.model.", ""])
 def test_one_file_says_its_ranks_and_its_alpha(checkpoint, tmp_path, prefix):
     folder = checkpoint("llava")
