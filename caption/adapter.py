@@ -93,7 +93,7 @@ def need_peft(reason: str) -> None:
 
 def locate(name: str, root: str = "") -> str:
     """The folder or file of an adapter that is called so; weights beside their config stand for their folder."""
-    path = EMBEDDED.get(name) or Path(root, name).expanduser()
+    path = EMBEDDED.get(name) or Path(root, os.path.expanduser(name))
     if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
         path = path.parent
     return os.fspath(path)
