@@ -97,6 +97,11 @@ class Dynamic(Schedule):
             taken += reversed([longest.pop() for _ in range(count)])
         return taken
 
+    def leave(self, worker: str) -> None:
+        super().leave(worker)
+        for shard in self._shards.values():
+            _join(shard, ())
+
 
 class RoundRobin(Schedule):
     """The i-th item to do goes to worker i mod N; nobody takes another's."""

@@ -227,6 +227,14 @@ def test_dynamic_gives_each_worker_few_adapters():
     assert {item.lora for item in schedule.first("b", 100)} == {"b"}
 
 
+def test_dynamic_the_share_of_one_that_left_is_brought_together_too():
+    schedule = make_schedule("dynamic", ["a", "b"], 8)
+    schedule.extend(of_adapters("abab" * 2))
+    schedule.extend(of_adapters("cdcd" * 2, first=8))
+    schedule.leave("b")
+    assert "".join(batches(schedule, "a", 16)) == "aaaaccccbbbbdddd"
+
+
 def test_dynamic_a_worker_does_not_take_from_others_because_its_next_items_want_another_adapter():
     schedule = make_schedule("dynamic", ["a", "b"], 8)
     schedule.extend(of_adapters("aabbcccc"))
