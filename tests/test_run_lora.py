@@ -9,15 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-pytest.importorskip("peft")
+peft = pytest.importorskip("peft")
 
-from tests.runs import ROOT, captions, empty_pictures, failures, kill_group, run, start, wait_for_rows
+from tests.runs import ROOT, captions, empty_pictures, failures, kill_group, run, start, wait_for_rows  # noqa: E402
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import draw_shapes
-import french
+import draw_shapes  # noqa: E402
+import eval_shapes  # noqa: E402
+import french  # noqa: E402
 
 FRENCH = ROOT / "caption" / "models" / "shapes-fr"
 SHAPES = ("--model", "shapes")
@@ -68,6 +70,18 @@ def test_the_run_s_adapter_changes_the_language_of_each_caption(scenes, tmp_path
     assert share_right(tmp_path / "out", truth, dict.fromkeys(truth["fr"], "fr")) >= RIGHT
     assert "shapes with the LoRA adapter shapes-fr" in done.stdout
     assert not any("lora" in row for row in captions(tmp_path / "out").values())
+
+
+def test_captions_are_those_of_peft_s_own_generate_one_by_one(scenes, tmp_path):
+    done = run(scenes[0], "--output", tmp_path / "out", *SHAPES, "--lora", "shapes-fr", "--limit", 8)
+    assert done.returncode == 0, done.stderr
+    captioner = eval_shapes.Captioner(FRENCH.parent / "shapes")
+    captioner.model = peft.PeftModel.from_pretrained(captioner.model, FRENCH)
+    made = captions(tmp_path / "out")
+    assert len(made) == 8
+    for id, row in made.items():
+        with Image.open(scenes[0] / id) as picture:
+            assert captioner.caption([picture.convert("RGB")]) == [row["caption"]]
 
 
 @pytest.mark.parametrize("machine", [("--batch-size", 4), ("--workers", 2, "--schedule", "round-robin")])
