@@ -71,7 +71,8 @@ def conclude(
     if outcome.flags:
         say(f"Flags: {_counted(outcome.flags)}.")
     if outcome.adapter_loads:
-        say(f"Adapters: {outcome.adapter_loads:,} loads in {outcome.adapter_seconds:.1f} s.")
+        times = "once" if outcome.adapter_loads == 1 else f"{outcome.adapter_loads:,} times"
+        say(f"Adapters: loaded {times}, in {outcome.adapter_seconds:.1f} s.")
     for sentence in idle.sentences(outcome.idle, outcome.total_seconds, loaders) if outcome.captioned else ():
         say(sentence)
     out = Path(settings.output)

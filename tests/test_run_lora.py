@@ -140,7 +140,7 @@ def test_an_adapter_is_loaded_once_a_stretch(tmp_path, count):
     made = captions(tmp_path / "out")
     assert len(made) == count and all(row["caption"] == id for id, row in made.items())
     assert totals(tmp_path / "out")["adapter_loads"] == 3
-    assert "Adapters: 3 loads" in done.stdout
+    assert "Adapters: loaded 3 times" in done.stdout
 
 
 def test_adapters_of_a_table_that_can_t_be_used_cost_only_their_own_images(scenes, tmp_path):
