@@ -47,8 +47,10 @@ class Scenes:
         for start in range(0, count, 64):
             examples = [example(seed, first + i, side) for i in range(start, min(start + 64, count))]
             pixels = normalised(torch.from_numpy(np.stack([pixels for pixels, _ in examples])), False)
-            with torch.inference_mode():
-                states = body.vision_tower(pixels).last_hidden_state
+            with torch.inference_mode():  # as the model's own forward: without the tower's last norm
+                states = body.vision_tower.embeddings(pixels)
+                for layer in body.vision_tower.encoder.layers:
+                    states = layer(states, None)
                 features.append(body.multi_modal_projector(states).half())
             for row, (_, text) in enumerate(examples, start):
                 tokens = [*tokenizer.encode(text), tokenizer.eos_token_id]

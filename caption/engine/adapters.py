@@ -70,7 +70,7 @@ class Adapters:
         try:
             wrapped, brought = self._fitted(adapter)
             for name, value in brought.items():
-                self._write(places, *places.find(name), value, keep)
+                self._write(places, *places.find(name), value, keep, apart=False)
             for module in wrapped.modules():
                 if isinstance(module, AuxiliaryTrainingWrapper):
                     changed = module.unload_and_optionally_merge_module(True, True, [NAME])
@@ -91,8 +91,12 @@ class Adapters:
             raise DoesNotFit(f"the LoRA adapter {adapter.path} can't be merged: {_cause(error)}") from error
         finally:
             _unwrap(self.model, BaseTunerLayer, AuxiliaryTrainingWrapper)
+            places.move_back()
 
-    def _write(self, places: "_Places", module: nn.Module, name: str, value: torch.Tensor, keep: bool) -> None:
+    def _write(
+        self, places: "_Places", module: nn.Module, name: str, value: torch.Tensor, keep: bool, apart: bool = True
+    ) -> None:
+        """apart: other modules that share the weight stay as they are."""
         parameter, place = getattr(module, name), places.of[id(module), name]
         if value.data_ptr() == place.data_ptr():
             return
@@ -102,7 +106,7 @@ class Adapters:
         elif not keep:
             self.lost.add(whole)
         parameter.data = place
-        if places.shared[id(parameter)] > 1:  # the others stay as they are
+        if apart and places.shared[id(parameter)] > 1:
             places.shared[id(parameter)] -= 1
             parameter = nn.Parameter(place.clone(), requires_grad=False)
             module.register_parameter(name, parameter)
@@ -153,13 +157,19 @@ class _Places:
     """
 
     def __init__(self, model: nn.Module):
-        self.names = {id(module): name for name, module in model.named_modules()}
+        self.modules = dict(model.named_modules())
+        self.names = {id(module): name for name, module in self.modules.items()}
         self.of, self.shared = {}, Counter()
-        for module in model.modules():
+        for module in self.modules.values():
             for name, value in _weights(module):
                 self.of[id(module), name] = value.data
                 self.shared[id(value)] += 1
-        self.modules = dict(model.named_modules())
+
+    def move_back(self) -> None:
+        """Lets each parameter hold what lies in its place, where peft was stopped and has left it with another."""
+        for module in self.modules.values():
+            for name, value in _weights(module):
+                value.data = self.of[id(module), name]
 
     def find(self, name: str) -> tuple[nn.Module, str]:
         """The module that has the parameter of this name, and what that calls it."""
@@ -183,9 +193,9 @@ def _unwrap(model: nn.Module, layer: type, wrapper: type) -> None:
     """Take away all that peft put around modules, also where it was stopped half-way."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, wrapper):
-                child = child.original_module
-            while isinstance(child, layer):
-                child = child.get_base_layer()
-            setattr(parent, name, child)
+            base = child.original_module if isinstance(child, wrapper) else child
+            while isinstance(base, layer):
+                base = base.get_base_layer()
+            if base is not child:
+                setattr(parent, name, base)
     vars(model).pop("peft_config", None)

@@ -182,21 +182,26 @@ def test_a_scale_is_a_factor_on_the_adapter_s_own(checkpoint, tmp_path):
     assert torch.allclose(part, (full + none) / 2, atol=1e-6) and not torch.equal(full, none)
 
 
-def test_without_room_to_merge_what_texts_took_is_given_back_first(checkpoint, tmp_path, monkeypatch):
+@pytest.mark.parametrize("before", [True, False])
+def test_without_room_to_merge_what_texts_took_is_given_back_first(checkpoint, tmp_path, monkeypatch, before):
     folder = checkpoint("llava")
     adapter = trained(folder, tmp_path, target_modules=["q_proj"])
     engine = SlotEngine(options(folder))
-    decoder, write, full = engine.decoder, Adapters._write, [True]
+    decoder, write, calls = engine.decoder, Adapters._write, []
+    places = {name: value.data_ptr() for name, value in engine.model.named_parameters()}
 
-    def no_room_at_first(*arguments):
+    def no_room_at_second(*arguments):
+        calls.append(1)
+        if before and len(calls) == 2:
+            raise torch.OutOfMemoryError("full")
         write(*arguments)
-        if full:
-            full.pop()
+        if len(calls) == 2:
             raise torch.OutOfMemoryError("full")
 
-    monkeypatch.setattr(Adapters, "_write", no_room_at_first)
+    monkeypatch.setattr(Adapters, "_write", no_room_at_second)
     engine.adapt(Adapter(adapter))
     assert engine.decoder is not decoder
+    assert {name: value.data_ptr() for name, value in engine.model.named_parameters()} == places
     assert words(engine, folder, "llava") == words_of_peft(folder, "llava", adapter)
 
 
