@@ -93,6 +93,8 @@ def test_each_image_of_a_table_has_the_language_of_its_own_adapter(scenes, tmp_p
     assert share_right(tmp_path / "out", truth, languages) >= RIGHT
     made = captions(tmp_path / "out")
     assert {made[name].get("lora") for name in languages} == {None, "adapters/fr", "shapes-fr"}
+    if "--workers" not in machine:
+        assert totals(tmp_path / "out")["adapter_loads"] == 2
     assert all(made[name].get("lora_scale") == 0 for name, row in made.items() if row.get("lora") == "adapters/fr"
                and languages[name] == "en")  # fmt: skip
 
@@ -121,6 +123,7 @@ def test_killed_in_a_stretch_it_goes_on_and_changes_no_caption(scenes, tmp_path)
     kill_group(first)
     done = run(*command)
     assert done.returncode == 0, done.stderr
+    assert ", 0 done before" not in done.stdout
     texts = [{id: row["caption"] for id, row in captions(tmp_path / out).items()} for out in ("whole", "out")]
     assert texts[0] == texts[1]
     assert share_right(tmp_path / "out", truth, languages) >= RIGHT
