@@ -5,15 +5,19 @@ It starts processes and carries messages; what the messages mean for items is th
 
 from __future__ import annotations
 
+import contextlib
 import selectors
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from caption.devices import Seat
+from caption.gpus import is_lost
 from caption.messages import Broken, Drain, Finish, Hello, Left, Load, Loaded, NotLoaded, Setup, Stats
-from caption.process import Child
+from caption.process import LAST_SECONDS, Child
+from caption.stall import StallWatch
 
 FAILED_LOADS = 3  # a seat whose worker dies this often in a row before it has loaded is given up
 FRUITLESS_DEATHS = 10  # ... or this often in a row without one result in between
@@ -22,14 +26,24 @@ _HOPELESS = {"NotFound", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", 
 
 
 class Died(NamedTuple):
-    """A worker is gone, and all that it had sent has been handed out before this. ``final``: GivenUp follows."""
+    """A worker is gone, and all that it had sent has been handed out before this.
+
+    Attributes:
+        final: GivenUp follows.
+        blameless: nothing that it held can be the reason.
+    """
 
     reason: str
     final: bool
+    blameless: bool = False
 
 
 class Renewed(NamedTuple):
     """A worker has left because it was asked to, and the next one takes its seat. What it still held was not begun."""
+
+
+class Retired(NamedTuple):
+    """As Renewed, but nobody follows."""
 
 
 class GivenUp(NamedTuple):
@@ -44,9 +58,11 @@ class Member:
 
     Attributes:
         state: "pausing", "starting" (until Hello), "waiting" (for its turn), "loading", "ready", "renewing" (it ends,
-            and another follows), "left" or "gone".
+            and another follows), "retiring" (it ends), "left" or "gone".
         stats: the last Stats of the present worker.
         facts: what its engine said of itself.
+        said_hello: when the present worker's process had started, by ``time.monotonic``.
+        load_laps: seconds from then until it was loaded, part by part.
     """
 
     def __init__(self, seat: Seat):
@@ -55,11 +71,12 @@ class Member:
         self.child: Child | None = None
         self.stats: Stats | None = None
         self.facts: dict = {}
-        self.load_seconds = 0.0
+        self.load_seconds = self.said_hello = 0.0
+        self.load_laps: dict[str, float] = {}
         self.starts = 0
         self._resume_at = 0.0
         self._failed_loads = self._fruitless = 0
-        self._renewing = False
+        self._renewing = self._retiring = self._stopped = False
         self._model_error: NotLoaded | None = None
         self._broken: str | None = None
         self._spent: dict[str, float] = {}  # by the workers before
@@ -86,12 +103,17 @@ class Crew:
     """Args:
     seats: where workers run.
     setup: makes the first message for a seat's worker.
+    watch: tells which workers hang; None: nobody is watched.
     """
 
-    def __init__(self, seats: Sequence[Seat], setup: Callable[[Seat], Setup]):
+    def __init__(self, seats: Sequence[Seat], setup: Callable[[Seat], Setup], watch: StallWatch | None = None):
         self.members = [Member(seat) for seat in seats]
         self._setup = setup
+        self._watch = watch or StallWatch(0)
         self._selector = selectors.DefaultSelector()
+        self._bell, self._rope = socket.socketpair()
+        self._rope.setblocking(False)
+        self._selector.register(self._bell, selectors.EVENT_READ)
         self._ending = False
 
     def __enter__(self) -> Crew:
@@ -104,6 +126,11 @@ class Crew:
     def working(self) -> bool:
         """Whether any seat has, or will get, a worker."""
         return any(not member.gone for member in self.members)
+
+    @property
+    def assembled(self) -> bool:
+        """Whether no seat is still on the way to its first batch: each has a worker that is ready, or is given up."""
+        return all(member.state == "ready" or member.gone for member in self.members)
 
     def send(self, member: Member, message: object) -> None:
         member.child.channel.send(message)
@@ -131,10 +158,25 @@ class Crew:
                 else:
                     member.child.kill()  # it holds nothing
 
+    def add(self, seat: Seat) -> Member:
+        """One more, while the others work."""
+        self.members.append(Member(seat))
+        return self.members[-1]
+
+    def retire(self, member: Member) -> None:
+        """Lets a worker that is ready finish what is inside its engine, and nobody follow it."""
+        member._retiring, member.state = True, "retiring"
+        self.send(member, Drain())
+
     def kill_all(self) -> None:
         for member in self.members:
             if member.child:
                 member.child.kill()
+
+    def wake(self) -> None:
+        """Ends a ``poll`` that waits; for any thread."""
+        with contextlib.suppress(OSError):  # full of calls already, or closed
+            self._rope.send(b"x")
 
     def poll(self, timeout: float) -> list[tuple[Member, object]]:
         """Waits up to ``timeout`` seconds; returns what came: messages about items, Loaded, Died, GivenUp."""
@@ -142,6 +184,9 @@ class Crew:
         events: list[tuple[Member, object]] = []
         for key, mask in self._selector.select(timeout):
             member = key.data
+            if member is None:
+                self._bell.recv(1 << 16)
+                continue
             if mask & selectors.EVENT_WRITE:
                 member.child.channel.flush()
             if mask & selectors.EVENT_READ:
@@ -149,6 +194,7 @@ class Crew:
             if member.child:
                 self._write_when_possible(member)
         self._grant_turn()
+        self._end_stalled(events)
         return events
 
     def close(self) -> None:
@@ -158,6 +204,8 @@ class Crew:
                 member.child.close()
                 member.child = None
         self._selector.close()
+        self._bell.close()
+        self._rope.close()
 
     # ---- one worker's way ----
 
@@ -166,7 +214,7 @@ class Crew:
             return
         for member in self.members:
             if member.state == "pausing" and time.monotonic() >= member._resume_at:
-                device = member.seat
+                device, setup = member.seat, self._setup(member.seat)
                 member.child = Child(
                     "caption.worker",
                     {
@@ -178,11 +226,12 @@ class Crew:
                         # slower with two threads beside one loader on two cores.
                         "OMP_WAIT_POLICY": "PASSIVE",
                     },
+                    [] if setup.shared is None else [setup.shared],
                 )
                 member.state = "starting"
                 member.starts += 1
                 member._spent, member.stats = member.seconds, None
-                member.child.channel.send(self._setup(device))
+                member.child.channel.send(setup)
                 self._selector.register(member.child.channel, selectors.EVENT_READ, member)
 
     def _grant_turn(self) -> None:
@@ -195,16 +244,32 @@ class Crew:
                 self.send(member, Load())
                 return
 
+    def _end_stalled(self, events: list) -> None:
+        for member in self.members:
+            trouble = member.child and self._watch.look(member.name, member.state, member.stats)
+            if not trouble:
+                continue
+            member._stopped = member.child.stopped()
+            place = "its process was stopped" if member._stopped else member.child.whereabouts()
+            member._broken = f"{trouble} ({place})" if place else trouble
+            member.child.kill()
+            self._watch.forget(member.name)
+            if not member.child.join(LAST_SECONDS):  # it hangs in the kernel, and so does its end of the channel
+                self._receive(member, events)
+                if member.child:
+                    self._bury(member, events)
+
     def _receive(self, member: Member, events: list) -> None:
         for message in member.child.channel.receive():
             if isinstance(message, Hello):
-                member.state = "waiting"
+                member.state, member.said_hello = "waiting", time.monotonic()
             elif isinstance(message, Stats):
                 member.stats = message
                 member.child.forget_words()
             elif isinstance(message, Loaded):
                 member.state = "ready"
                 member.facts, member.load_seconds = message.facts, message.seconds
+                member.load_laps = message.laps
                 member._failed_loads = 0
                 events.append((member, message))
             elif isinstance(message, NotLoaded):
@@ -220,13 +285,17 @@ class Crew:
 
     def _bury(self, member: Member, events: list) -> None:
         self._selector.unregister(member.child.channel)
-        if not member.child.join(5):
+        if not member.child.join(LAST_SECONDS):
             member.child.kill()
-            member.child.join(5)
         error = member._model_error
         reason = error.message if error else member._broken or f"its process {member.child.last_words()}"
         member.child.close()
         member.child = None
+        blameless, member._stopped = member._stopped, False
+        if member._retiring:
+            member.state = "left"
+            events.append((member, Retired()))
+            return
         renewed, member._renewing = member._renewing, False
         if renewed and not self._ending:
             member._model_error = member._broken = None
@@ -245,8 +314,10 @@ class Crew:
         member._model_error = member._broken = None
         member.state = "pausing"
         hopeless = error is not None and error.error in _HOPELESS
+        if member.seat.device == "cuda" and is_lost(member.seat.visible):
+            hopeless, reason = True, f"the GPU is lost, its driver shows it no more ({reason})"
         final = hopeless or member._failed_loads >= FAILED_LOADS or member._fruitless >= FRUITLESS_DEATHS
-        events.append((member, Died(reason, final)))
+        events.append((member, Died(reason, final, blameless)))
         if final:
             member.state = "gone"
             events.append((member, GivenUp(reason, error.error if error else None)))

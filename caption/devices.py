@@ -1,30 +1,19 @@
-"""Devices: which GPUs there are and which of them a run takes; without torch, so that the answer comes at once."""
+"""Devices: which GPUs a run takes, and a seat for each of its workers."""
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import platform
 import sys
 from dataclasses import dataclass
 
+from caption.console import say
 from caption.errors import UsageError
+from caption.gpus import Gpu, visible_gpus
 from caption.settings import Settings
 
-
-@dataclass(frozen=True)
-class Gpu:
-    """Attributes:
-    number: as the user counts, within CUDA_VISIBLE_DEVICES.
-    visible: what CUDA_VISIBLE_DEVICES must be for this one alone.
-    free, total: bytes of memory.
-    """
-
-    number: int
-    visible: str
-    name: str
-    free: int
-    total: int
+_LEAST_FREE = 1 << 30  # bytes; with less a GPU is full: CUDA itself takes half of that before any model
 
 
 @dataclass(frozen=True)
@@ -32,11 +21,12 @@ class Seat:
     """Where one worker runs.
 
     Attributes:
-        name: "gpu0", "cpu1": as bars, rows of statistics and messages show it.
+        name: "gpu0", "cpu1", "gpu0.2" for the second on one GPU: as bars, rows of statistics and messages show it.
         device: "cuda", "cpu" or "mps".
         visible: value of CUDA_VISIBLE_DEVICES for the worker; its GPU is device 0 there.
         threads: CPU threads of the model, or None for the library's default.
         loaders: processes that prepare ahead of it.
+        memory_share: the part of its GPU's memory that it may take.
     """
 
     name: str
@@ -44,61 +34,15 @@ class Seat:
     visible: str
     threads: int | None
     loaders: int
-
-
-def visible_gpus() -> list[Gpu]:
-    """The GPUs that the driver shows, in the order and selection of CUDA_VISIBLE_DEVICES; none without a driver."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # no package, no driver, a driver that doesn't answer: there is no GPU to use
-        return []
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        gpus = [(_text(pynvml.nvmlDeviceGetUUID(h)), _text(pynvml.nvmlDeviceGetName(h)),
-                 pynvml.nvmlDeviceGetMemoryInfo(h)) for h in handles]  # fmt: skip
-    except pynvml.NVMLError:
-        return []
-    finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
-    chosen = _chosen_by_environment([uuid for uuid, _, _ in gpus])
-    return [
-        Gpu(number, gpus[index][0], gpus[index][1], gpus[index][2].free, gpus[index][2].total)
-        for number, index in enumerate(chosen)
-    ]
-
-
-def _chosen_by_environment(uuids: list[str]) -> list[int]:
-    """Indices into the driver's list, by CUDA's rule: the selection ends at the first entry that names no GPU."""
-    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if wanted is None:
-        return list(range(len(uuids)))
-    chosen: list[int] = []
-    for entry in filter(None, (part.strip() for part in wanted.split(","))):
-        if entry.isdigit() and int(entry) < len(uuids):
-            index = int(entry)
-        else:
-            matches = [i for i, uuid in enumerate(uuids) if uuid.startswith(entry)]
-            if len(matches) != 1:
-                break
-            index = matches[0]
-        if index in chosen:
-            break
-        chosen.append(index)
-    return chosen
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    memory_share: float = 1.0
 
 
 def choose_seats(settings: Settings) -> list[Seat]:
     """The seats of a run, one a worker.
 
     Raises:
-        UsageError: a GPU was asked for that is not there.
+        UsageError: a GPU was asked for that is not there, or is full.
+        NoWorkerLeft: the GPUs' driver does not answer.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = visible_gpus() if settings.device in ("auto", "cuda") else []
@@ -108,10 +52,15 @@ def choose_seats(settings: Settings) -> list[Seat]:
         )
     if gpus:
         chosen = _choose(gpus, settings)
-        loaders = settings.loaders or max(1, min(24, cores // len(chosen) - 2))
-        return [Seat(f"gpu{gpu.number}", "cuda", gpu.visible, None, loaders) for gpu in chosen]
-    if settings.gpus not in ("all", "free") or settings.num_gpus:
-        option = "--num-gpus" if settings.num_gpus else "--gpus"
+        if settings.workers_per_gpu is None and settings.schedule != "dynamic":
+            raise UsageError(
+                f"--workers-per-gpu auto: the {settings.schedule} schedule needs to know all workers before",
+                "use --schedule dynamic, or say how many",
+            )
+        return _gpu_seats(chosen, settings, cores)
+    asked = {"--num-gpus": settings.num_gpus, "--gpus": settings.gpus not in ("all", "free"),
+             "--workers-per-gpu": settings.workers_per_gpu != 1}  # fmt: skip
+    for option in (option for option, given in asked.items() if given):
         raise UsageError(f"{option}: no GPU answers", f"check nvidia-smi, or leave {option} out")
     apple = sys.platform == "darwin" and platform.machine() == "arm64"
     if settings.device == "mps" and not apple:
@@ -123,25 +72,57 @@ def choose_seats(settings: Settings) -> list[Seat]:
     return [Seat(f"cpu{number}", "cpu", "", threads, loaders) for number in range(settings.workers)]
 
 
+def _gpu_seats(gpus: list[Gpu], settings: Settings, cores: int) -> list[Seat]:
+    """Workers on one GPU share what is free of its memory. First comes one on each GPU, then the second ones; where
+    their number is found out in the run, one each to begin with."""
+    each = settings.workers_per_gpu or 1
+    at_a_time = len(gpus) * (settings.workers_per_gpu or 2)
+    loaders = settings.loaders or max(1, min(24, cores // at_a_time - 2))
+    return [
+        Seat(
+            f"gpu{gpu.number}" + (f".{number}" if number > 1 else ""),
+            "cuda",
+            gpu.visible,
+            None,
+            loaders,
+            gpu.free / gpu.total / each if each > 1 else 1.0,
+        )
+        for number, gpu in itertools.product(range(1, each + 1), gpus)
+    ]
+
+
 def _choose(gpus: list[Gpu], settings: Settings) -> list[Gpu]:
-    if settings.gpus == "free":
-        gpus = sorted(gpus, key=lambda gpu: -gpu.free)
-    elif settings.gpus != "all":
-        known = {gpu.number: gpu for gpu in gpus}
-        try:
-            numbers = list(dict.fromkeys(int(part) for part in settings.gpus.split(",")))
-        except ValueError:
-            raise UsageError(
-                f"--gpus {settings.gpus}: neither all, free nor numbers", "for example --gpus 0,2"
-            ) from None
-        for number in numbers:
-            if number not in known:
-                raise UsageError(f"--gpus {settings.gpus}: there is no GPU {number}", f"there are GPUs {_list(known)}")
-        gpus = [known[number] for number in numbers]
+    if settings.gpus in ("all", "free"):
+        for gpu in gpus:
+            if trouble := _trouble(gpu):
+                say(f"GPU {gpu.number} is left out: {trouble}.")
+        gpus = [gpu for gpu in gpus if not _trouble(gpu)]
+        if settings.gpus == "free":
+            gpus = sorted(gpus, key=lambda gpu: -gpu.free)
+        if not gpus:
+            raise UsageError("no GPU can be used", "end what fills them (nvidia-smi shows it), or use --device cpu")
+    else:
+        gpus = _listed(gpus, settings.gpus)
     if settings.num_gpus and settings.num_gpus > len(gpus):
         raise UsageError(f"--num-gpus {settings.num_gpus}: there are only {len(gpus)}", "ask for fewer")
     return gpus[: settings.num_gpus]
 
 
-def _list(numbers) -> str:
-    return ", ".join(map(str, numbers))
+def _listed(gpus: list[Gpu], numbers: str) -> list[Gpu]:
+    known, option = {gpu.number: gpu for gpu in gpus}, f"--gpus {numbers}"
+    try:
+        chosen = list(dict.fromkeys(int(part) for part in numbers.split(",")))
+    except ValueError:
+        raise UsageError(f"{option}: neither all, free nor numbers", "for example --gpus 0,2") from None
+    for number in chosen:
+        if number not in known:
+            raise UsageError(f"{option}: there is no GPU {number}", f"there are GPUs {', '.join(map(str, known))}")
+        if trouble := _trouble(known[number]):
+            raise UsageError(f"{option}: GPU {number} can't be used, {trouble}", "choose others, or --gpus free")
+    return [known[number] for number in chosen]
+
+
+def _trouble(gpu: Gpu) -> str:
+    if gpu.trouble or gpu.free >= _LEAST_FREE:
+        return gpu.trouble
+    return f"of its {gpu.total / 2**30:.1f} GiB of memory only {gpu.free / 2**30:.1f} are free"

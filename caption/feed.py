@@ -19,6 +19,7 @@ class Feed:
         source: the input.
         limit: only so many images of it, or None.
         done: which of these ids have a row (``checkpoint.Record.done``).
+        estimated: gives items their cost (``caption.cost``), where a schedule looks at it.
 
     Attributes:
         read: items of the input seen so far.
@@ -26,9 +27,15 @@ class Feed:
         ended: the input has been read to its end.
     """
 
-    def __init__(self, source: Source, limit: int | None, done: Callable):
+    def __init__(
+        self,
+        source: Source,
+        limit: int | None,
+        done: Callable,
+        estimated: Callable[[list[Item]], list[Item]] = list,
+    ):
         self._items: Iterator[Item] = source.items(limit)
-        self._done = done
+        self._done, self._estimated = done, estimated
         self.read = self.skipped = 0
         self.ended = False
 
@@ -40,7 +47,7 @@ class Feed:
         done = self._done([item.id for item in block])
         todo = [item for item, is_done in zip(block, done, strict=True) if not is_done]
         self.skipped += len(block) - len(todo)
-        return todo
+        return self._estimated(todo)
 
     def fill(self, schedule: Schedule, sort_out: Callable[[list[Item]], list[Item]] = list) -> bool:
         """Reads one block on, if the schedule has room for it; True if there may be more to read at once.

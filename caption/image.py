@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
 import os
 import stat
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from caption.errors import EmptyFile, NotAFile, NotAnImage, TooLarge, Truncated, Unreadable, Vanished
-from caption.where import Where
+from caption.where import Shared, Where
 
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
-
-Image.MAX_IMAGE_PIXELS = None  # DecodeOptions.max_pixels_decoded is checked instead: an error, never a warning
-ImageFile.LOAD_TRUNCATED_IMAGES = False
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # picture generators store whole workflows as text
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,25 +52,37 @@ def read_image(where: Where, options: DecodeOptions) -> tuple[Image.Image, tuple
     Raises:
         ItemError: one of its subclasses, saying why there is no picture.
     """
-    with _open(where) as file:
-        formats = _formats()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                picture = Image.open(file, formats=formats)
-                return _upright_rgb(picture, options)
-        except UnidentifiedImageError as error:
-            raise NotAnImage("its content is no picture in a known format") from error
-        except MemoryError as error:
-            raise TooLarge("it does not fit into memory") from error
-        except TooLarge:
-            raise
-        except OSError as error:
-            if error.errno:  # the system's; Pillow's own have none
-                raise Unreadable(f"it can't be read: {error.strerror}") from error
-            raise Truncated(f"its data are broken: {error}") from error
-        except Exception as error:  # decoders raise almost anything on broken data
-            raise Truncated(f"its data are broken: {error}") from error
+    if isinstance(where, Shared) and where.sides:
+        return Image.frombytes("RGB", where.sides, where.read()), where.sides
+    with _open(where) as file, _decoding():
+        return _upright_rgb(Image.open(file, formats=_formats()), options)
+
+
+def upright_rgb(picture: Image.Image, options: DecodeOptions) -> Image.Image:
+    """The picture upright and as RGB, as ``read_image`` would give it. Raises ItemError."""
+    with _decoding():
+        return _upright_rgb(picture, options, reduce=False)[0]
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """What decoders raise becomes an ItemError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UnidentifiedImageError as error:
+        raise NotAnImage("its content is no picture in a known format") from error
+    except MemoryError as error:
+        raise TooLarge("it does not fit into memory") from error
+    except TooLarge:
+        raise
+    except OSError as error:
+        if error.errno:  # the system's; Pillow's own have none
+            raise Unreadable(f"it can't be read: {error.strerror}") from error
+        raise Truncated(f"its data are broken: {error}") from error
+    except Exception as error:  # decoders raise almost anything on broken data
+        raise Truncated(f"its data are broken: {error}") from error
 
 
 def _open(where: Where):
@@ -106,7 +116,13 @@ def _refuse_unless_file(status: os.stat_result) -> None:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """The formats that this Pillow can open; HEIF through pillow-heif where it is installed."""
+    """The formats that this Pillow can open; HEIF through pillow-heif where it is installed.
+
+    Sets what holds for all of Pillow, so not before this process decodes: a caller of CaptionPool has Pillow as it was.
+    """
+    Image.MAX_IMAGE_PIXELS = None  # DecodeOptions.max_pixels_decoded is checked instead: an error, never a warning
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # picture generators store whole workflows as text
     if "HEIF" not in Image.OPEN:
         try:
             import pillow_heif
@@ -118,12 +134,14 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _upright_rgb(picture: Image.Image, options: DecodeOptions) -> tuple[Image.Image, tuple[int, int]]:
+def _upright_rgb(
+    picture: Image.Image, options: DecodeOptions, reduce: bool = True
+) -> tuple[Image.Image, tuple[int, int]]:  # fmt: skip
     width, height = picture.size
     if width * height > options.max_pixels_decoded:
         raise TooLarge(f"{width}x{height} is more than {options.max_pixels_decoded} pixels (--max-pixels-decoded)")
     reduced = False
-    if picture.format in ("JPEG", "MPO") and width * height > 4 * options.max_pixels:
+    if reduce and picture.format in ("JPEG", "MPO") and width * height > 4 * options.max_pixels:
         scale = (width * height / options.max_pixels) ** 0.5
         reduced = bool(picture.draft(None, (math.ceil(width / scale), math.ceil(height / scale))))
     picture.load()  # of an animation, the first frame

@@ -33,6 +33,7 @@ class Item(NamedTuple):
         lora_scale: its strength, or None for the run's; 0 is the bare model.
         prompt_name: name of the prompt, where several are in use.
         fault: class and message of the error, where the input itself gives nothing to caption.
+        cost: an estimate of its work, in tokens, by which a schedule orders items; 0.0: nobody has looked.
     """
 
     index: int
@@ -50,3 +51,4 @@ class Item(NamedTuple):
     lora_scale: float | None = None
     prompt_name: str | None = None
     fault: tuple[str, str] | None = None
+    cost: float = 0.0

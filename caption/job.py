@@ -13,28 +13,28 @@ from caption import summary
 from caption.adapter import AdapterCheck, Adapters, identity, locate, run_adapters
 from caption.console import say
 from caption.coordinator import Coordinator
+from caption.cost import estimator
 from caption.crew import Crew
 from caption.devices import Seat, choose_seats
 from caption.dryrun import dry_run
-from caption.engine import EngineOptions
 from caption.errors import UsageError
 from caption.feed import Count, Feed
 from caption.followers import Followers
-from caption.guard import GuardOptions
-from caption.image import DecodeOptions
-from caption.messages import Setup
+from caption.laps import Laps
 from caption.model import Model, find_model
 from caption.monitor import Monitor
 from caption.outcome import Outcome
-from caption.outputfolder import make_folder, open_record, record_errors, shown_path
+from caption.outputfolder import PLACES, make_folder, open_record, record_errors, shown_path, with_old_places
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.precision import Precision
 from caption.progress import Progress
-from caption.redo import withdraw_rows
+from caption.redo import is_under_way, withdraw_rows
 from caption.runfile import RunFile
-from caption.schedule import FEW, make_schedule
-from caption.settings import OPTIONS, Settings, caption_settings
+from caption.schedule import make_schedule, usual_slots
+from caption.settings import Settings, caption_settings
+from caption.setup import chosen_dtype, make_setup
 from caption.sources import STDIN, Source, open_source
+from caption.stall import watch_for
 from caption.statsfile import StatsFile
 from caption.stop import StopSignals
 from caption.twins import Twins
@@ -42,8 +42,11 @@ from caption.twins import Twins
 _ROW_FORMAT = 1
 
 
-def run_job(settings: Settings) -> int:
+def run_job(settings: Settings, laps: Laps | None = None) -> int:
     """Does the job, or as much of it as a stop lets; prints what it does and how it ended.
+
+    Args:
+        laps: of the command so far.
 
     Returns:
         The exit code.
@@ -51,25 +54,26 @@ def run_job(settings: Settings) -> int:
     Raises:
         CaptionError: the run can't begin or can't go on.
     """
+    laps = laps or Laps()
     with StopSignals() as stop:
         seats = choose_seats(settings)
         summary.warn_of_slowness(settings, seats)
         out = Path(settings.output)
         source = _open_source(settings)
         adapters = run_adapters(settings.lora, settings.lora_scale, _table_folder(settings))
-        dtype = settings.dtype
-        if dtype == "auto":
-            dtype = "fp32" if seats[0].device == "cpu" else "fp16"
+        dtype = chosen_dtype(settings, seats)
         if settings.dry_run:
-            dry_run(settings, make_fingerprint(settings, dtype), source, seats)
+            dry_run(settings, make_fingerprint(settings, dtype), source, seats, dtype)
             return 0
         make_folder(out)
         model = find_model(
             settings.model, settings.revision, settings.trust_remote_code, settings.allow_pickled_weights
         )
+        laps.end("finding the model")
         fingerprint = make_fingerprint(settings, dtype) | {"model": model.identity}
         with record_errors(out), open_record(out, fingerprint) as record:
-            withdrawn = withdraw_rows(record, out, settings.retry_failed, settings.redo, say)
+            redo = None if is_under_way(out, settings.redo) else settings.redo
+            withdrawn = withdraw_rows(record, out, settings.retry_failed, redo, say)
             if withdrawn:
                 say(f"{withdrawn:,} rows are taken out, their images are done again.")
             summary.greet(settings, source, seats, model, dtype, record)
@@ -78,7 +82,7 @@ def run_job(settings: Settings) -> int:
                 say(f"Note: another version than in the run before: {change}.")
             run_file.note(seats=[dataclasses.asdict(seat) for seat in seats], model=dataclasses.asdict(model))
             with contextlib.closing(Followers(settings)) as followers:
-                outcome = _work(settings, source, seats, model, adapters, dtype, record, run_file, stop)
+                outcome = _work(settings, source, seats, model, adapters, dtype, record, run_file, stop, laps)
             code = _exit_code(settings, record, outcome, stop) or followers.exit_code
             run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
         summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
@@ -92,11 +96,12 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
     """
     fields = caption_settings(settings)
     del fields["revision"], fields["model"]
-    paths = {name: fields[name] and shown_path(fields[name]) for name in ("input", "image_root", "details")}
+    paths = {name: fields[name] and shown_path(fields[name]) for name in PLACES}
     if settings.input == STDIN:
         paths["input"] = STDIN
     lora = fields["lora"] and identity(locate(fields["lora"]))
-    return fields | paths | {"lora": lora, "dtype": dtype, "row_format": _ROW_FORMAT}
+    fingerprint = fields | paths | {"lora": lora, "dtype": dtype, "row_format": _ROW_FORMAT}
+    return with_old_places(Path(settings.output), fingerprint) if settings.moved else fingerprint
 
 
 def _table_folder(settings: Settings) -> str:
@@ -124,32 +129,19 @@ def _work(
     record: checkpoint.Record,
     run_file: RunFile,
     stop: StopSignals,
+    laps: Laps,
 ) -> Outcome:
-    shared = {field.name for field in dataclasses.fields(EngineOptions)} & OPTIONS.keys()
-    options = EngineOptions(
-        **{name: getattr(settings, name) for name in shared}
-        | {"model": model.folder, "model_identity": model.identity, "dtype": dtype}
-        | {"adapter": adapters.run, "device": seats[0].device, "threads": seats[0].threads}
-    )
-    decode = DecodeOptions(settings.max_pixels, settings.max_pixels_decoded)
-    guard = GuardOptions(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(GuardOptions)})
     precision = Precision(dtype, run_file)
     if precision.switched:
         say(f"        in {precision.dtype}, as {dtype} was too narrow in an earlier run")
-
-    def setup(seat: Seat) -> Setup:
-        numbers = dataclasses.replace(options, dtype=precision.dtype)
-        timeout, flags = settings.decode_timeout, precision.flags
-        return Setup(seat.name, numbers, seat.loaders, decode, timeout, guard, flags, adapters)
 
     names = [seat.name for seat in seats]
     out = Path(settings.output)
     with contextlib.ExitStack() as open_:
         progress = open_.enter_context(contextlib.closing(Progress(names)))
         stats = open_.enter_context(contextlib.closing(StatsFile(out, Monitor(seats))))
-        crew = open_.enter_context(
-            Crew(seats, setup)
-        )
+        setup, watch = make_setup(settings, seats, model, precision, adapters), watch_for(settings, seats[0].device)
+        crew = open_.enter_context(Crew(seats, setup, watch))
         twins = Twins()
         if settings.dedupe:
             say("Looking for equal pictures (--dedupe).")
@@ -158,9 +150,9 @@ def _work(
         coordinator = Coordinator(
             settings=settings,
             source=source,
-            feed=Feed(source, settings.limit, record.done),
+            feed=Feed(source, settings.limit, record.done, estimator(settings)),
             count=Count(_open_source(settings), settings.limit),
-            schedule=make_schedule(settings.schedule, names, settings.batch_size or FEW),
+            schedule=make_schedule(settings.schedule, names, settings.batch_size or usual_slots(seats[0].device)),
             record=record,
             crew=crew,
             progress=progress,
@@ -169,6 +161,7 @@ def _work(
             precision=precision,
             stop=stop,
             twins=twins,
+            laps=laps,
             adapters=AdapterCheck(adapters),
         )
         with record_errors(out, coordinator.bytes_to_come), stop.looked_after():

@@ -13,6 +13,21 @@ from caption.engine import Adapter, DoesNotFit, Engine
 from caption.messages import Prepared
 
 
+class Group:
+    """Items that run by themselves: how many are still in the loaders, and the others."""
+
+    def __init__(self, missing: int):
+        self.missing = missing
+        self.prepared: list[Prepared] = []
+
+    def complete_with(self, prepared: Prepared | None) -> bool:
+        """One more has come from the loaders; None: as a failure. Whether that was the last, and there is anything."""
+        self.missing -= 1
+        if prepared:
+            self.prepared.append(prepared)
+        return not self.missing and bool(self.prepared)
+
+
 class Lanes:
     """Args:
         adapter: the one that the engine begins with.

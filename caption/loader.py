@@ -41,8 +41,8 @@ def _pack(memory: Outgoing, answer: Prepared | Refused) -> Parcel:
 
 def main() -> None:
     leave_stopping_to_parent(with_parent=True)
-    channel = ChildChannel(child_socket())
     try:
+        channel = ChildChannel(child_socket())
         setup = channel.receive()
         memory = Outgoing(int(sys.argv[2]), setup.held)
         from caption.engine import ModelError, load_preparer

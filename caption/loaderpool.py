@@ -6,15 +6,15 @@ import contextlib
 import os
 import selectors
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from caption.errors import DecoderCrashed, DecoderHung
+from caption.awake import AwakeClock
+from caption.errors import DecoderCrashed, DecoderHung, ItemError
 from caption.item import Item
 from caption.messages import LoaderReady, LoaderSetup, LoaderTask, NotLoaded, Prepared, Ref, Refused
-from caption.process import Child
+from caption.process import LAST_SECONDS, Child
 from caption.sharedmemory import Incoming, Parcel, new_memory
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _AHEAD = 2  # tasks sent to a loader: one in work, one to follow
 _STARTS = 3  # loaders that may die in a row before one becomes ready
+_START_TIMEOUT = 900.0  # seconds that one has to become ready: many may load their libraries from one slow disk
 _MOST_HELD = 4 << 30  # bytes of prepared pictures that wait, for a loader or in the engine, before loading pauses
 _PAUSE = 0.02  # seconds between looks at what has been let go
 ENVIRONMENT = {
@@ -67,6 +68,7 @@ class LoaderPool:
         setup: what each is told first.
         timeout: seconds that one image may take.
         lock_pages: given to the memory (sharedmemory.Incoming); None: as it is.
+        shared: descriptor of the memory that a Python caller's pictures lie in.
 
     Attributes:
         loading: images submitted and not yet taken out as Prepared or Refused.
@@ -80,7 +82,9 @@ class LoaderPool:
         timeout: float,
         lock_pages: Callable[[np.ndarray], bool] | None = None,
         most_held: int = _MOST_HELD,
+        shared: int | None = None,
     ):
+        self._shared = [] if shared is None else [shared]
         self._setup, self._timeout, self._lock_pages, self._most_held = setup, timeout, lock_pages, most_held
         self._memories = [Incoming(new_memory()) for _ in range(count)]
         self._wanted = False  # somebody waits for an answer
@@ -92,6 +96,7 @@ class LoaderPool:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         self._loaders: list[_Loader] = []
+        self._clock = AwakeClock()
         self._dead_starts = 0
         self._closing = False
         self.failure: str | None = None  # why no loader can be started
@@ -148,7 +153,8 @@ class LoaderPool:
     def _serve(self) -> None:
         while not self._closing:
             self._write_when_possible()
-            timeout = _PAUSE if self.full else 0.5 if any(loader.tasks for loader in self._loaders) else None
+            busy = any(loader.tasks or not loader.ready for loader in self._loaders)
+            timeout = _PAUSE if self.full else 0.5 if busy else None
             for key, mask in self._selector.select(timeout):
                 if key.fd == self._wake_read:
                     os.read(self._wake_read, 65536)
@@ -164,7 +170,8 @@ class LoaderPool:
                     memory.lock_pages(self._lock_pages)
 
     def _start(self, memory: Incoming) -> None:
-        loader = _Loader(Child("caption.loader", ENVIRONMENT, [memory.descriptor]), memory)
+        child = Child("caption.loader", ENVIRONMENT, [memory.descriptor, *self._shared])
+        loader = _Loader(child, memory, self._clock.now())
         loader.child.channel.send(self._setup._replace(held=memory.held()))
         self._loaders.append(loader)
         self._selector.register(loader.child.channel, selectors.EVENT_READ, loader)
@@ -186,35 +193,42 @@ class LoaderPool:
                 self._fail(message.message)
             elif isinstance(message, Parcel):
                 loader.tasks.popleft()
-                loader.since = time.monotonic()
+                loader.since = self._clock.now()
                 self._answer(loader.memory.unpack(message))
         if loader.child.channel.ended:
-            loader.child.join(5)
-            self._replace(loader, DecoderCrashed.__name__, f"the process that decoded it {loader.child.last_words()}")
+            loader.child.join(LAST_SECONDS)
+            end = loader.child.last_words()
+            self._blame(loader, DecoderCrashed, f"the process that decoded it {end}")
+            self._replace(loader, end)
 
     def _watch(self) -> None:
-        now = time.monotonic()
+        now = self._clock.now()
         for loader in list(self._loaders):
             loader.child.forget_words()
             if loader.ready and loader.tasks and now - loader.since > self._timeout:
-                loader.child.kill()
-                self._replace(loader, DecoderHung.__name__, f"decoding took longer than {self._timeout:g} s")
+                if not loader.child.stopped():  # by somebody: then it is not the picture's fault
+                    self._blame(loader, DecoderHung, f"decoding took longer than {self._timeout:g} s")
+                self._replace(loader, "hung")
+            elif not loader.ready and now - loader.since > _START_TIMEOUT:
+                self._replace(loader, f"was not ready after {_START_TIMEOUT:g} s")
 
-    def _replace(self, loader: _Loader, error: str, message: str) -> None:
+    def _blame(self, loader: _Loader, error: type[ItemError], message: str) -> None:
+        """The picture in work gets the blame for what became of its loader."""
+        if loader.ready and loader.tasks:
+            self._answer(Refused(loader.tasks.popleft().ref, error.__name__, message))
+
+    def _replace(self, loader: _Loader, end: str) -> None:
+        """end: how it ended, if that was before it was ready."""
         self._loaders.remove(loader)
         self._selector.unregister(loader.child.channel)
         loader.child.close()
-        tasks = loader.tasks
-        if loader.ready and tasks:
-            self._answer(Refused(tasks.popleft().ref, error, message))
-        elif not loader.ready:
-            self._dead_starts += 1
+        self._dead_starts += not loader.ready
         with self._lock:
-            self._waiting.extendleft(reversed(tasks))
+            self._waiting.extendleft(reversed(loader.tasks))
         if self.failure:
             return
         if self._dead_starts >= _STARTS:
-            self._fail(f"the loader {message.removeprefix('the process that decoded it ')}")
+            self._fail(f"the loader {end}")
         else:
             self._start(loader.memory)
 
@@ -236,7 +250,7 @@ class LoaderPool:
                         return
                     task = self._waiting.popleft()
                 if not loader.tasks:
-                    loader.since = time.monotonic()
+                    loader.since = self._clock.now()
                 loader.tasks.append(task)
                 loader.child.channel.send(task._replace(freed=loader.memory.freed()))
 
@@ -248,8 +262,8 @@ class LoaderPool:
 
 
 class _Loader:
-    def __init__(self, child: Child, memory: Incoming):
+    def __init__(self, child: Child, memory: Incoming, since: float):
         self.child, self.memory = child, memory
         self.ready = False
         self.tasks: deque[LoaderTask] = deque()  # sent and unanswered; the first is the one in work
-        self.since = 0.0  # when the first one's turn began
+        self.since = since  # when it was started, or the first one's turn began

@@ -14,7 +14,12 @@ Ref = tuple[int, int]
 
 
 class Setup(NamedTuple):
-    """First message to a worker: all that it needs to know."""
+    """First message to a worker: all that it needs to know.
+
+    Attributes:
+        flags: of all captions that it makes.
+        shared: descriptor of the memory that a Python caller's pictures lie in, which it has inherited.
+    """
 
     name: str
     options: object  # caption.engine.EngineOptions
@@ -22,7 +27,8 @@ class Setup(NamedTuple):
     decode: object  # caption.image.DecodeOptions
     decode_timeout: float
     guard: object  # caption.guard.GuardOptions
-    flags: tuple[str, ...] = ()  # of all captions that it makes
+    flags: tuple[str, ...] = ()
+    shared: int | None = None
     adapters: Adapters = Adapters()
 
 
@@ -57,8 +63,14 @@ class Hello(NamedTuple):
 
 
 class Loaded(NamedTuple):
+    """Attributes:
+    facts: what the engine says of itself, for run.json.
+    laps: seconds from Hello to this, part by part in their order.
+    """
+
     seconds: float
-    facts: dict  # what the engine says of itself, for run.json
+    facts: dict
+    laps: dict[str, float]
 
 
 class NotLoaded(NamedTuple):
@@ -142,7 +154,7 @@ class Stats(NamedTuple):
         seconds: since the worker's start, by stage; "ending" is the last of its "waiting", told by Left alone, and
             "starved" that part of "generating" in which slots stood empty because no picture was prepared, times
             the share of those.
-        steps: counts up whenever the engine or a loader got something done.
+        steps: changes whenever the engine or a loader got something done, or another megabyte of the model was read.
         slots: images side by side, as far as the engine knows by now; 0 before it is loaded.
     """
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
 from caption.devices import Seat
+
+_LOOK_EVERY = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Load:
     """Attributes:
     cpu: percent of all cores.
     ram_used, ram_total: bytes.
-    gpus: by the name of the seat.
+    gpus: by UUID.
     """
 
     cpu: float
@@ -40,30 +45,42 @@ class Load:
 
 
 class Monitor:
-    """Reads the figures on request; GPUs through NVML, by the UUID in the seat."""
+    """Reads the figures on request; those of GPUs through NVML.
+
+    A thread asks for the GPUs' once a second: a driver in trouble can take long to answer, or never do.
+    """
 
     def __init__(self, seats: Sequence[Seat]):
-        self._handles = {}
         psutil.cpu_percent()  # the first call only starts the interval
-        visible = {seat.name: seat.visible for seat in seats if seat.device == "cuda"}
+        self._gpus: dict[str, GpuLoad] = {}
+        visible = {seat.visible for seat in seats if seat.device == "cuda"}
         if visible:
-            with contextlib.suppress(Exception):  # figures are a comfort: without a driver there are none
-                import pynvml
-
-                pynvml.nvmlInit()
-                self._nvml = pynvml
-                self._handles = {name: pynvml.nvmlDeviceGetHandleByUUID(uuid) for name, uuid in visible.items()}
+            threading.Thread(target=self._look_after, args=(visible,), name="monitor", daemon=True).start()
 
     def read(self) -> Load:
         memory = psutil.virtual_memory()
-        gpus = {}
-        for name, handle in self._handles.items():
-            with contextlib.suppress(self._nvml.NVMLError):  # a lost GPU shows as missing
-                used = self._nvml.nvmlDeviceGetMemoryInfo(handle)
-                gpus[name] = GpuLoad(
-                    use=self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu,
-                    used=used.used,
-                    total=used.total,
-                    celsius=self._nvml.nvmlDeviceGetTemperature(handle, self._nvml.NVML_TEMPERATURE_GPU),
-                )
-        return Load(psutil.cpu_percent(), memory.total - memory.available, memory.total, gpus)
+        return Load(psutil.cpu_percent(), memory.total - memory.available, memory.total, self._gpus)
+
+    def _look_after(self, visible: set[str]) -> None:
+        with contextlib.suppress(Exception):  # figures are a comfort: without a driver there are none
+            import pynvml
+
+            pynvml.nvmlInit()
+            handles = {uuid: pynvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in visible}
+            while True:
+                loads = {}
+                for uuid, handle in handles.items():
+                    with contextlib.suppress(pynvml.NVMLError):  # a lost GPU shows as missing
+                        loads[uuid] = _load_of(pynvml, handle)
+                self._gpus = loads
+                time.sleep(_LOOK_EVERY)
+
+
+def _load_of(nvml: Any, handle: Any) -> GpuLoad:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    return GpuLoad(
+        use=nvml.nvmlDeviceGetUtilizationRates(handle).gpu,
+        used=memory.used,
+        total=memory.total,
+        celsius=nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+    )

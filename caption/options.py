@@ -82,14 +82,19 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
         value = ",".join(value) if isinstance(value, list) and OPTIONS[name].listed else value
         layer(name, value, "INPUT" if name == "input" else OPTIONS[name].flag, "command line")
     settings = Settings(**values)
-    if settings.num_beams > 1 and settings.temperature > 0:
-        raise UsageError("--num-beams and --temperature exclude each other", "leave one of them out")
+    check_together(settings)
     _check_prompts(settings, origins)
     needed = (("input", "INPUT, a folder or list of pictures"), ("output", "--output, a folder for the captions"))
     for name, shown in needed:
         if not getattr(settings, name):
             raise UsageError(f"{shown}, is missing", "python -m caption.run INPUT --output OUT")
     return settings, origins
+
+
+def check_together(settings: Settings) -> None:
+    """Raises UsageError for settings that are fine alone and not together."""
+    if settings.num_beams > 1 and settings.temperature > 0:
+        raise UsageError("--num-beams and --temperature exclude each other", "leave one of them out")
 
 
 def _check_prompts(settings: Settings, origins: Mapping[str, str]) -> None:
@@ -121,7 +126,7 @@ def _read_file(path: str) -> dict[str, Any]:
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in OPTIONS:
-            raise UsageError(f"{path}: there is no option {key!r}", _nearest(name, OPTIONS))
+            raise UsageError(f"{path}: there is no option {key!r}", nearest(name, OPTIONS))
         named[name] = value
     return named
 
@@ -130,10 +135,10 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     known = {option.variable for option in OPTIONS.values()} | {"CAPTION_CONFIG"}
     for variable in environment:
         if variable.startswith("CAPTION_") and variable not in known:
-            raise UsageError(f"the environment variable {variable} is no option", _nearest(variable, known))
+            raise UsageError(f"the environment variable {variable} is no option", nearest(variable, known))
 
 
-def _nearest(name: str, known) -> str:
+def nearest(name: str, known) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"{close[0]} is the nearest" if close else "see --help for all of them"
 

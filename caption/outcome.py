@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from caption.schedule import Rounds
+
 
 @dataclass
 class Outcome:
@@ -18,8 +20,10 @@ class Outcome:
         adapter_loads: how often a worker took another LoRA adapter, and adapter_seconds, how long that took.
         seconds: from the first hand-out to the last caption.
         first_caption: seconds from the start of the run to its first row, or None.
+        until_first_caption: seconds from the command to that, part by part in their order.
         total_seconds: from the start of the run to the end of its workers.
         idle: of each worker, how its device spent that time; see caption.idle.
+        rounds: of a lockstep run.
         complete: nothing of the input is left to do.
     """
 
@@ -32,13 +36,15 @@ class Outcome:
     adapter_seconds: float = 0.0
     seconds: float = 0.0
     first_caption: float | None = None
+    until_first_caption: dict[str, float] = field(default_factory=dict)
     total_seconds: float = 0.0
     idle: dict[str, dict[str, float]] = field(default_factory=dict)
+    rounds: Rounds | None = None
     complete: bool = False
 
     def totals(self) -> dict[str, Any]:
         """Plain values for ``run.json``."""
-        return {
+        totals = {
             "captioned": self.captioned,
             "failed": self.failed,
             "skipped": self.skipped,
@@ -48,6 +54,15 @@ class Outcome:
             "adapter_seconds": round(self.adapter_seconds, 3),
             "seconds": round(self.seconds, 3),
             "first_caption": self.first_caption and round(self.first_caption, 3),
+            "until_first_caption": self.until_first_caption,
             "total_seconds": round(self.total_seconds, 3),
             "idle": self.idle,
         }
+        if self.rounds:
+            totals["rounds"] = {
+                "number": self.rounds.over,
+                "drift_mean": round(self.rounds.mean, 3),
+                "drift_most": round(self.rounds.most, 3),
+                "drift_most_in_round": self.rounds.worst,
+            }
+        return totals

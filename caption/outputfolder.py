@@ -16,6 +16,7 @@ from caption.outputs.rows import CAPTIONS, FAILED
 from caption.runfile import read_run_file
 from caption.settings import OPTIONS
 
+PLACES = ("input", "image_root", "details")  # settings that are paths of the input
 _LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -30,6 +31,14 @@ def make_folder(out: Path) -> None:
         if error.errno not in _FULL:
             problem = f"can't write into the folder {out}: {error.strerror}"
             raise OutputError(problem, "choose another --output") from error
+
+
+def with_old_places(out: Path, fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """The fingerprint, its paths as the runs before had them: ids do not depend on where a data set lies."""
+    with record_errors(out), contextlib.suppress(FileNotFoundError):
+        old = checkpoint.read(out).fingerprint or {}
+        return fingerprint | {name: old[name] for name in PLACES if name in old}
+    return fingerprint
 
 
 def open_record(out: Path, fingerprint: dict[str, Any]) -> checkpoint.Record:
@@ -99,7 +108,9 @@ def _way_back(out: Path, error: checkpoint.Mismatch) -> str:
         with contextlib.suppress(Damaged, FileNotFoundError, LookupError, TypeError):
             before = read_run_file(out)["runs"][-1]["settings"]["model"]
             return f"to go on with it give the files of then, --model {before}{revision}"
-    if error.field in OPTIONS and error.field not in ("input", "lora"):
+    if error.field in PLACES:
+        return "add --moved if it is the same data set at another place"
+    if error.field in OPTIONS and error.field != "lora":
         return f"to go on with it set {OPTIONS[error.field].flag} to the old value"
     return f"to go on with it give the same {error.field} as before"
 

@@ -8,16 +8,19 @@ AFTER_FP16 = "bf16"
 
 
 class Precision:
-    """Attributes:
-    dtype: of the workers that are started from now on.
+    """Args:
+        run_file: remembers it from run to run; None: nobody does.
+
+    Attributes:
+        dtype: of the workers that are started from now on.
     """
 
-    def __init__(self, asked: str, run_file: RunFile):
+    def __init__(self, asked: str, run_file: RunFile | None = None):
         self._run_file = run_file
-        self.dtype = AFTER_FP16 if run_file.before("precision") == AFTER_FP16 else asked
+        self.dtype = AFTER_FP16 if run_file and run_file.before("precision") == AFTER_FP16 else asked
         self.switched = self.dtype != asked
         if self.switched:
-            run_file.note(precision=self.dtype)
+            self._note()
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -27,4 +30,8 @@ class Precision:
     def switch(self) -> None:
         """From fp16, for good: written down before anything is made of it, so that every later run begins with it."""
         self.dtype, self.switched = AFTER_FP16, True
-        self._run_file.note(precision=self.dtype)
+        self._note()
+
+    def _note(self) -> None:
+        if self._run_file:
+            self._run_file.note(precision=self.dtype)

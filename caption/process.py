@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +21,9 @@ from caption.channel import Channel
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[1])
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _PR_SET_PDEATHSIG = 1
+_FRAME = re.compile(r'\s*File "(.+)", line (\d+) in (\S+)')
+VMSTAT = Path("/proc/vmstat")
+LAST_SECONDS = 5.0  # that a process gets to end after it was killed, or has said its last word
 _MOST_WORDS = 1 << 20  # bytes of printed text kept of a child
 
 
@@ -73,6 +79,7 @@ class Child:
                 pass_fds=given,
             )
         self.channel = Channel(ours)
+        self._oom_kills = _oom_kills()
 
     @property
     def pid(self) -> int:
@@ -93,12 +100,46 @@ class Child:
             return False
         return True
 
+    def _likely_reason(self) -> str:
+        """Nobody is told who sent a SIGKILL, but the kernel counts its own."""
+        if None in (before := self._oom_kills, now := _oom_kills()) or now == before:
+            return ", perhaps by the kernel for want of memory"
+        return ", most likely by the kernel for want of memory"
+
     def close(self) -> None:
-        """Kills it if it still runs, and frees what the parent holds of it."""
+        """Kills it if it still runs, and frees what the parent holds of it. One that can't be killed, because it hangs
+        in the kernel, is left behind."""
         self.kill()
-        self._process.wait()
+        self.join(LAST_SECONDS)
         self.channel.close()
         self._words.close()
+
+    def stopped(self) -> bool:
+        """Whether somebody has stopped it (SIGSTOP, a debugger)."""
+        import psutil  # here, because every loader imports this file
+
+        try:
+            return psutil.Process(self.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        except psutil.Error:
+            return False
+
+    def whereabouts(self, wait: float = 0.5) -> str:
+        """What its main thread is doing, as "read in PIL/ImageFile.py, line 12"; "" if it does not say in time.
+
+        Only for a child that writes its stack on SIGUSR1; it ends any other.
+        """
+        begin, deadline = os.fstat(self._words.fileno()).st_size, time.monotonic() + wait
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGUSR1)
+        frame = None
+        while not frame and time.monotonic() < deadline:
+            time.sleep(0.02)
+            printed = os.pread(self._words.fileno(), _MOST_WORDS, begin).decode(errors="replace")
+            frame = _FRAME.match(printed.rpartition("(most recent call first):\n")[2])  # the main thread comes last
+        if not frame:
+            return ""
+        path, line, function = frame.groups()
+        return f"{function} in {'/'.join(Path(path).parts[-2:])}, line {line}"
 
     def forget_words(self) -> None:
         """Drops what it printed so far if that is much: libraries can warn at every image for a week."""
@@ -113,7 +154,7 @@ class Child:
             how = "stopped answering"
         elif status < 0:
             name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
-            how = f"was killed by {name}"
+            how = f"was killed by {name}{self._likely_reason() if -status == signal.SIGKILL else ''}"
         else:
             how = f"ended with status {status}"
         self._words.seek(0, os.SEEK_END)
@@ -122,8 +163,25 @@ class Child:
         return f"{how} ({lines[-1].strip()[:limit]})" if lines and status else how
 
 
+def _oom_kills() -> int | None:
+    """Processes that the kernel (Linux) has killed since the machine started because memory ran out."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in VMSTAT.read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
+
+
 def child_socket() -> socket.socket:
-    """In a child started by ``Child``: its end of the channel, closed for its own children."""
+    """In a child started by ``Child``: its end of the channel, closed for its own children.
+
+    Raises:
+        EOFError: the parent is gone; before ``leave_stopping_to_parent`` the kernel did not tell.
+    """
     sock = socket.socket(fileno=int(sys.argv[1]))
     sock.set_inheritable(False)
+    poll = select.poll()
+    poll.register(sock, 0)  # a hang-up is told in any case, also while there is something to read
+    if any(event & select.POLLHUP for _, event in poll.poll(0)):
+        raise EOFError("the parent is gone")
     return sock

@@ -12,6 +12,9 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from caption.console import say
+from caption.schedule import Rounds
+
 _DRAW_EVERY = 0.2  # seconds between drawings of the bars
 _LINE_EVERY = 5.0  # seconds between lines without a terminal
 _RATE_SPAN = 60.0  # seconds over which the shown rate is measured
@@ -34,6 +37,7 @@ class Snapshot:
     total: items of the input, or None while they are counted.
     before: items done before this run.
     done, failed: items of this run.
+    rounds: of a lockstep run.
     """
 
     total: int | None
@@ -41,6 +45,7 @@ class Snapshot:
     done: int
     failed: int
     workers: Sequence[WorkerProgress]
+    rounds: Rounds | None = None
 
 
 class Rate:
@@ -102,6 +107,8 @@ class Progress:
         figures = f"{images_a_second(rate)}, {snapshot.failed:,} failed"
         if left and rate > 0:
             figures += f", {clock(left / rate)} left"
+        if snapshot.rounds and snapshot.rounds.begun:
+            figures += f", round {snapshot.rounds.begun:,}, drift {snapshot.rounds.last:.1f} s"
         if self._bars:
             self._move_bars(snapshot, f"{snapshot.before + done:,}/{total}, {figures}")
         elif last or (now >= self._next_line and snapshot.workers):
@@ -116,6 +123,13 @@ class Progress:
         else:
             print(text, file=self._stream, flush=True)
 
+    def announce(self, text: str) -> None:
+        """A line of the banner: above the bars, or on standard output where there are none."""
+        if self._bars:
+            self.say(text)
+        else:
+            say(text)
+
     def close(self) -> None:
         for bar in reversed(self._bars):
             bar.close()
@@ -123,13 +137,18 @@ class Progress:
 
     def _open_bars(self, workers: Sequence[str]) -> None:
         """One line for all and one for each worker; they are drawn when `show` says, not when tqdm would."""
+        for name in ("total", *workers):
+            self._add_bar(name)
+
+    def _add_bar(self, name: str) -> None:
         width = {"dynamic_ncols": True} if _columns(self._stream) else {"ncols": _COLUMNS}
         lines = {"file": self._stream, "bar_format": "{desc}"} | width
-        self._bars = [tqdm(total=None, desc="total", position=0, leave=True, **lines)]
-        for position, name in enumerate(workers, 1):
-            self._bars.append(tqdm(total=None, desc=name, position=position, leave=False, **lines))
+        position = len(self._bars)
+        self._bars.append(tqdm(total=None, desc=name, position=position, leave=not position, **lines))
 
     def _move_bars(self, snapshot: Snapshot, figures: str) -> None:
+        for worker in snapshot.workers[len(self._bars) - 1 :]:  # who came later
+            self._add_bar(worker.name)
         total, *rest = self._bars
         columns = _columns(self._stream) or _COLUMNS
         total.total = snapshot.total or None

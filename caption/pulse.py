@@ -51,7 +51,8 @@ class Pulse:
     def stats(self) -> Stats:
         seconds, stage, since = dict(self._seconds), self.stage, self._since
         seconds[stage] += time.monotonic() - since
-        return Stats(stage, seconds, self.steps + self._loaders.steps, self._slots())
+        steps = _megabytes_read() if stage == "loading" else self.steps + self._loaders.steps
+        return Stats(stage, seconds, steps, self._slots())
 
     def last_stats(self) -> Stats:
         """What it waited last was not for work but for the end."""
@@ -66,3 +67,14 @@ class Pulse:
             while True:
                 time.sleep(STATS_EVERY)
                 self._channel.send(self.stats())
+
+
+def _megabytes_read() -> int:
+    """By this process: a model that is still being read is not stuck, however slow the disk."""
+    import psutil
+
+    try:
+        counters = psutil.Process().io_counters()
+    except (psutil.Error, AttributeError):  # macOS has no such figure
+        return 0
+    return (counters.read_bytes + getattr(counters, "read_chars", 0)) >> 20

@@ -43,7 +43,7 @@ def next_flagged_try(
         actions: what is done with each flag.
         pixels: of the picture, or 0 where it isn't known.
     """
-    flag = next((flag for flag in flags if actions[flag] == "retry"), None)
+    flag = next((flag for flag in flags if actions[flag] == "retry"), None) if flags else None
     if flag is None or _flagged(item) >= settings.max_retries:
         return None
     if flag == "cut-off":

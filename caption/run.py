@@ -17,11 +17,14 @@ if __name__ == "__main__":  # until the job takes over: a Ctrl-C ends without a 
 
 from caption.console import complain, say
 from caption.errors import CaptionError
+from caption.laps import Laps, process_begin
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    laps = Laps(process_begin())
+    laps.end("interpreter")
     try:
         from caption.options import read_settings, shown_settings
 
@@ -36,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         from caption.job import run_job
 
-        return run_job(settings)
+        laps.end("imports")
+        return run_job(settings, laps)
     except CaptionError as error:
         complain(error.sentence())
         return error.exit_code

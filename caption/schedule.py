@@ -6,10 +6,12 @@ dry. Workers are known by name. What a worker did not finish comes back through 
 
 from __future__ import annotations
 
+import heapq
 import itertools
-import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import NamedTuple
 
 from caption.item import Item
 
@@ -20,6 +22,11 @@ LARGEST_BATCH = 32  # items in one hand-out
 FEW, MANY = 8, 128
 
 
+def usual_slots(device: str) -> int:
+    """Images side by side on such a device, before its engine says how many."""
+    return MANY if device == "cuda" else FEW
+
+
 def make_schedule(kind: str, workers: Sequence[str], round_size: int) -> Schedule:
     """A schedule of one of ``KINDS``; ``round_size`` is a worker's part of a lockstep round, in items."""
     if kind == "dynamic":
@@ -28,10 +35,18 @@ def make_schedule(kind: str, workers: Sequence[str], round_size: int) -> Schedul
 
 
 class Schedule:
-    """What the three have in common: a shard (a queue of items) for each worker."""
+    """What the three have in common: a shard (a queue of items) for each worker.
+
+    Attributes:
+        rounds: how the rounds went, where there are any.
+    """
+
+    rounds: Rounds | None = None
 
     def __init__(self, workers: Sequence[str]):
         self._shards: dict[str, deque[Item]] = {worker: deque() for worker in workers}
+        # Items that a worker has taken and that have not ended; of one that has left, too: others do them.
+        self._held = Counter()
         self._complete = False
 
     @property
@@ -46,25 +61,44 @@ class Schedule:
         """The next items of a worker's shard, to look at."""
         return list(itertools.islice(self._shards[worker], count))
 
+    def costly_first(self, worker: str) -> bool:
+        """Whether a worker's items differ in cost, so that it begins with costly ones."""
+        shard = self._shards[worker]
+        return bool(shard) and shard[0].cost > shard[-1].cost
+
     def extend(self, items: Sequence[Item]) -> None:
         """Assigns the next items of the input."""
         raise NotImplementedError
 
     def complete(self) -> None:
-        """The input has no more items than those given: from now on batches may shrink."""
+        """The input has no more items than those given: from now on nobody holds many that have to wait."""
         self._complete = True
 
-    def take(self, worker: str, want: int) -> list[Item]:
-        """Up to ``want`` items of one adapter for ``worker``; none if it has to wait or all is handed out."""
-        shard = self._shards[worker]
-        return [shard.popleft() for _ in range(alike(shard, want))]
+    def take(self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0) -> list[Item]:
+        """Up to ``want`` items of one adapter for ``worker``; none if it has to wait or all is handed out.
 
-    def ended(self, worker: str, count: int) -> None:
-        """``worker`` has brought ``count`` items to their end."""
+        Args:
+            slots: items that it does side by side.
+            ready: workers that can take items now; 0 for all.
+        """
+        shard = self._shards[worker]
+        taken = [shard.popleft() for _ in range(alike(shard, want))]
+        self._held[worker] += len(taken)
+        return taken
+
+    def ended(self, worker: str, count: int, now: float = 0.0) -> None:
+        """``count`` items that ``worker`` took have come to their end, at the time ``now`` in seconds."""
+        self._held[worker] -= count
 
     def give_back(self, worker: str, items: Iterable[Item]) -> None:
         """Items that ``worker`` took and did not finish go to the head of its shard."""
-        self._shards[worker].extendleft(reversed(list(items)))
+        items = list(items)
+        self._shards[worker].extendleft(reversed(items))
+        self._held[worker] -= len(items)
+
+    def join(self, worker: str) -> None:
+        """``worker`` comes to the others, with nothing of its own as yet."""
+        self._shards[worker] = deque()
 
     def leave(self, worker: str) -> None:
         """``worker`` is given up: the others share what is left of its shard."""
@@ -76,31 +110,77 @@ class Schedule:
 
 
 class Dynamic(Schedule):
-    """Each worker from its own shard, a stretch of the input; then from the end of the longest shard left."""
+    """Each worker from its own shard, then from the longest one left; costly items go first.
+
+    Items of one LoRA adapter stand together, and each worker gets stretches of few adapters; the rest holds within one.
+    Items of equal cost are dealt in stretches of the input. Others are spread: each shard gets as many, of about the
+    same cost in all. Once the end of the input is in sight, nobody holds more items that have to wait than it will
+    have begun when a quarter of the rest is done: so the others end within the batch that the first to end was in, too.
+    """
+
+    def __init__(self, workers: Sequence[str]):
+        super().__init__(workers)
+        self._done = Counter()
+        self._adapters: set[tuple] = set()  # seen so far
 
     def extend(self, items: Sequence[Item]) -> None:
-        items = by_adapter(items)
-        for (start, end), shard in zip(stretches(len(items), len(self._shards)), self._shards.values()):
-            _join(shard, items[start:end])
+        self._adapters.update(map(adapter_of, items))
+        shards = list(self._shards.values())
+        if len(self._adapters) > 1:
+            items = by_adapter(items)
+            parts = [items[start:end] for start, end in stretches(len(items), len(shards))]
+        else:
+            shards.sort(key=len)
+            parts = dealt(items, len(shards))
+        for shard, part in zip(shards, parts):
+            shard.extend(part)
+            self._sort(shard)
 
-    def take(self, worker: str, want: int) -> list[Item]:
-        if self._complete:
-            # Guided self-scheduling (Polychronopoulos & Kuck 1987): each take is a part of what is left, so that
-            # nobody holds much when the others run dry.
-            want = min(want, math.ceil(self.pending / (2 * len(self._shards))))
+    def _sort(self, shard: deque[Item]) -> None:
+        """Costly items first, equal ones as they stood; adapters as the first of each stood."""
+        items = sorted(shard, key=_COST, reverse=True)
+        if len(self._adapters) > 1:
+            order = {adapter: place for place, adapter in enumerate(dict.fromkeys(map(adapter_of, shard)))}
+            items.sort(key=lambda item: order[adapter_of(item)])
+        shard.clear()
+        shard.extend(items)
+
+    def take(self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0) -> list[Item]:
+        want = min(want, self._allowed(worker, slots, ready))
         taken = super().take(worker, want)
         while len(taken) < want and not self._shards[worker]:
             longest = max(self._shards.values(), key=len)
-            count = alike(reversed(longest), want - len(taken), taken)
-            if not count:
+            if self._held[worker] >= self._fair_share(ready) or not alike(longest, 1, taken):
                 break
-            taken += reversed([longest.pop() for _ in range(count)])
+            taken.append(longest.popleft())
+            self._held[worker] += 1
         return taken
+
+    def _allowed(self, worker: str, slots: int, ready: int) -> int:
+        """How many it may take now without holding others up later."""
+        if not self._complete or len(self._shards) == 1:
+            return self.pending
+        done = self._done[worker]
+        # Its part of what is left, if it goes on as it began: a quarter of that may wait with it. One that has ended
+        # nothing yet may be slow, so nothing waits with it.
+        ahead = min(done, self.pending * done // (4 * self._done.total())) if done else 0
+        return max(0, slots + ahead - self._held[worker])
+
+    def _fair_share(self, ready: int) -> int:
+        """What nobody holds more of by taking from others."""
+        if not self._complete:
+            return self.pending + self._held.total()
+        return max(1, (self.pending + self._held.total()) // (ready or len(self._shards)))
+
+    def ended(self, worker: str, count: int, now: float = 0.0) -> None:
+        super().ended(worker, count, now)
+        self._done[worker] += count
 
     def leave(self, worker: str) -> None:
         super().leave(worker)
         for shard in self._shards.values():
-            _join(shard, ())
+            self._sort(shard)
+        del self._done[worker]
 
 
 class RoundRobin(Schedule):
@@ -120,29 +200,61 @@ class RoundRobin(Schedule):
             self._shards[owner].append(item)
 
 
-class Lockstep(RoundRobin):
-    """Round-robin in rounds: nobody begins round r + 1 before all have ended round r.
+class Rounds(NamedTuple):
+    """How the rounds of a lockstep run went. A round's drift is how long the first worker was ahead of the last at its
+    end, in seconds.
 
     Attributes:
-        round: the current round, counted from 1; 0 before the first.
+        begun: rounds begun, the present one included.
+        over: rounds that have ended.
+        last: drift of the one that ended last.
+        mean, most: drift of those that have ended.
+        worst: number of the round with the most, counted from 1; 0: none has ended.
     """
+
+    begun: int = 0
+    over: int = 0
+    last: float = 0.0
+    mean: float = 0.0
+    most: float = 0.0
+    worst: int = 0
+
+    def and_one(self, drift: float) -> Rounds:
+        """These and one more that has ended."""
+        over = self.over + 1
+        mean = self.mean + (drift - self.mean) / over
+        most, worst = (drift, over) if drift > self.most or not self.worst else (self.most, self.worst)
+        return Rounds(self.begun, over, drift, mean, most, worst)
+
+
+class Lockstep(RoundRobin):
+    """Round-robin in rounds: nobody begins round r + 1 before all have ended round r."""
 
     def __init__(self, workers: Sequence[str], round_size: int):
         super().__init__(workers)
-        self.round = 0
         self._size = round_size
         self._left = dict.fromkeys(workers, 0)  # items of this round that a worker may still take
-        # Items of this round that it has taken and that have not ended; of one that has left, too, because they are
-        # done by others before the round is over.
-        self._held = dict.fromkeys(workers, 0)
+        self._before = Rounds()  # without what the present one adds when it is over
+        self._ends: dict[str, float] = {}  # of this round: when each worker ended its latest item
 
-    def take(self, worker: str, want: int) -> list[Item]:
+    @property
+    def round(self) -> int:
+        """The current round, counted from 1; 0 before the first."""
+        return self._before.begun
+
+    @property
+    def rounds(self) -> Rounds:
+        if not self._ends or not self._round_is_over():
+            return self._before
+        return self._before.and_one(max(self._ends.values()) - min(self._ends.values()))
+
+    def take(self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0) -> list[Item]:
         if self.pending and self._round_is_over():
-            self.round += 1
+            self._before = self.rounds._replace(begun=self.round + 1)
+            self._ends.clear()
             self._left = dict.fromkeys(self._shards, self._size)
         taken = super().take(worker, min(want, self._left[worker]))
         self._left[worker] -= len(taken)
-        self._held[worker] += len(taken)
         return taken
 
     def _round_is_over(self) -> bool:
@@ -150,13 +262,13 @@ class Lockstep(RoundRobin):
             return False
         return all(not self._left[worker] or not shard for worker, shard in self._shards.items())
 
-    def ended(self, worker: str, count: int) -> None:
-        self._held[worker] -= count
+    def ended(self, worker: str, count: int, now: float = 0.0) -> None:
+        super().ended(worker, count, now)
+        self._ends[worker] = now
 
     def give_back(self, worker: str, items: Iterable[Item]) -> None:
         items = list(items)
         super().give_back(worker, items)
-        self._held[worker] -= len(items)
         self._left[worker] += len(items)
 
     def leave(self, worker: str) -> None:
@@ -170,6 +282,9 @@ class Lockstep(RoundRobin):
             self._left[heir] += 1
 
 
+_COST = attrgetter("cost")
+
+
 def adapter_of(item: Item) -> tuple[str | None, float | None]:
     return item.lora, item.lora_scale
 
@@ -181,26 +296,31 @@ def alike(items: Iterable[Item], most: int, others: Sequence[Item] = ()) -> int:
     return sum(1 for _ in itertools.takewhile(lambda item: adapter_of(item) == wanted[0], head))
 
 
-def by_adapter(items: Sequence[Item]) -> Sequence[Item]:
+def by_adapter(items: Sequence[Item]) -> list[Item]:
     """Those of one adapter side by side, in an order that is the same each time; else as they stood."""
-    if all(item.lora is None and item.lora_scale is None for item in items):
-        return items
     return sorted(items, key=lambda item: (item.lora or "", item.lora_scale is not None, item.lora_scale or 0.0))
 
 
-def _join(shard: deque[Item], items: Sequence[Item]) -> None:
-    """Puts items behind those of a shard that want the same adapter; those of one that it has not, at its end."""
-    before = len(shard)
-    shard.extend(items)
-    if before and any(adapter_of(item) != adapter_of(shard[0]) for item in shard):
-        groups: dict[tuple, list[Item]] = {}
-        for item in shard:
-            groups.setdefault(adapter_of(item), []).append(item)
-        shard.clear()
-        shard.extend(itertools.chain.from_iterable(groups.values()))
+def dealt(items: Sequence[Item], parts: int) -> list[list[Item]]:
+    """The items in so many parts, of lengths that differ by at most one: stretches of them if all cost the same, else
+    parts of about the same cost."""
+    costs = set(map(_COST, items))
+    if len(costs) < 2:
+        return [list(items[start:end]) for start, end in stretches(len(items), parts)]
+    room = [end - start for start, end in stretches(len(items), parts)]
+    dealt_: list[list[Item]] = [[] for _ in room]
+    lightest = [(0.0, part) for part in range(parts)]
+    # The next costliest to the lightest part that has room (longest processing time first, Graham 1969).
+    for item in sorted(items, key=_COST, reverse=True):
+        weight, part = heapq.heappop(lightest)
+        dealt_[part].append(item)
+        if len(dealt_[part]) < room[part]:
+            heapq.heappush(lightest, (weight + item.cost, part))
+    return dealt_
 
 
 def stretches(count: int, parts: int) -> list[tuple[int, int]]:
-    """``count`` rows cut into ``parts`` ranges [start, end) whose lengths differ by at most one."""
-    edges = [count * part // parts for part in range(parts + 1)]
+    """``count`` rows cut into ``parts`` ranges [start, end); the first ``count % parts`` are longer by one."""
+    least, longer = divmod(count, parts)
+    edges = [part * least + min(part, longer) for part in range(parts + 1)]
     return list(itertools.pairwise(edges))

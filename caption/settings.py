@@ -173,6 +173,9 @@ class Settings:
         "", "folder for rows, checkpoint and statistics; the same one again resumes", group="data", mark="free",
         metavar="OUT",
     )  # fmt: skip
+    moved: bool = _option(
+        False, "INPUT is the data set of the runs before, which lies elsewhere now", group="data", mark="free"
+    )
     limit: int | None = _option(
         None, "only the first N images of the input", group="data", mark="free", metavar="N", check=_at_least(1)
     )
@@ -309,8 +312,12 @@ class Settings:
     num_gpus: int | None = _option(
         None, "use only N of them", group="machine", mark="free", metavar="N", check=_at_least(1)
     )
+    workers_per_gpu: int | None = _option(
+        1, "worker processes on each GPU, for small models; auto adds one after the other while memory is free and "
+        "the images a second grow", group="machine", mark="free", metavar="N|auto", check=_at_least(1),
+    )  # fmt: skip
     workers: int = _option(
-        1, "worker processes on a CPU; on GPUs it is one a GPU", group="machine", mark="free", metavar="N",
+        1, "worker processes on a CPU", group="machine", mark="free", metavar="N",
         check=_at_least(1),
     )  # fmt: skip
     batch_size: int | None = _option(
@@ -320,6 +327,10 @@ class Settings:
     loaders: int | None = _option(
         None, "processes a worker that decode and prepare ahead of it; default by the number of cores",
         group="machine", mark="free", metavar="N", check=_at_least(1),
+    )  # fmt: skip
+    start: str = _option(
+        "together", "together: nobody begins before all models are loaded; each: whoever is ready begins",
+        group="machine", mark="free", choices=("together", "each"),
     )  # fmt: skip
     schedule: str = _option(
         "dynamic", "dynamic: an idle worker takes from the longest shard; round-robin: image i to worker i mod N; "
@@ -339,9 +350,14 @@ class Settings:
         60.0, "seconds after which decoding one picture is given up", group="run", mark="free", metavar="S",
         check=_at_least(0.1),
     )  # fmt: skip
+    stall_timeout: float | None = _option(
+        None, "seconds without progress after which a worker is killed and replaced, three times as long while its "
+        "model loads, and a minute at least; 0 is never; default is 300, and 3600 on a CPU", group="run", mark="free",
+        metavar="S", check=lambda value: None if value == 0 or value >= 2 else "is neither 0 nor at least 2",
+    )  # fmt: skip
     checkpoint_every: int = _option(
-        1000, "commit after this many images, and every 30 s", group="run", mark="free", metavar="N",
-        check=_at_least(1),
+        1000, "commit after this many images, and every 30 s; less often where the disk is slow", group="run",
+        mark="free", metavar="N", check=_at_least(1),
     )  # fmt: skip
     retry_failed: bool = _option(False, "do the images of failed.jsonl again", group="run", mark="free")
     redo: str | None = _option(

@@ -91,6 +91,12 @@ class Outgoing:
             segment.memory[start + place : start + place + count] = raw
         return Parcel(body.getvalue(), (segment.start, len(segment.memory)), (start, size), tuple(places))
 
+    def put(self, data: bytes | memoryview) -> tuple[Block, int]:
+        """Writes the bytes as they are; returns their block, and where they lie in the file."""
+        segment, start = self._take(-(-len(data) // _ALIGN) * _ALIGN)
+        segment.memory[start : start + len(data)] = data
+        return (segment.start, start), segment.start + start
+
     def free(self, freed: tuple[Block, ...]) -> None:
         for segment, start in freed:
             self._segments[segment].free(start)

@@ -10,6 +10,7 @@ import orjson
 
 from caption.crew import Member
 from caption.monitor import Monitor
+from caption.schedule import Rounds
 
 _SHORTEST = 1.0  # seconds between two entries
 _LONGEST = 10.0  # ... while nothing gets done
@@ -28,8 +29,8 @@ class StatsFile:
         self._monitor = monitor
         self._last, self._images = time.monotonic(), 0
 
-    def add(self, done: int, failed: int, members: list[Member]) -> None:
-        """Notes the figures of this moment, if the last entry is old enough."""
+    def add(self, done: int, failed: int, members: list[Member], rounds: Rounds | None = None) -> None:
+        """Notes the figures of this moment, if the last entry is old enough. ``rounds``: of a lockstep run."""
         now, images = time.monotonic(), done + failed
         seconds = now - self._last
         if seconds < _SHORTEST or (images == self._images and seconds < _LONGEST):
@@ -46,12 +47,14 @@ class StatsFile:
                 "ram_total": load.ram_total,
             }
         ]
+        if rounds:
+            rows[0] |= {"round": rounds.begun, "drift": round(rounds.last, 3)}
         for member in members:
             row = {"time": rows[0]["time"], "worker": member.name, "state": member.state}
             if member.stats:
                 seconds = {name: round(value, 3) for name, value in member.seconds.items()}
                 row |= {"stage": member.stats.stage, "seconds": seconds}
-            if gpu := load.gpus.get(member.name):
+            if gpu := load.gpus.get(member.seat.visible):
                 row |= {"gpu_percent": gpu.use, "gpu_memory_used": gpu.used, "gpu_memory_total": gpu.total,
                         "gpu_celsius": gpu.celsius}  # fmt: skip
             rows.append(row)

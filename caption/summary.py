@@ -5,23 +5,25 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from caption import idle
 from caption.console import say
 from caption.devices import Seat
+from caption.feed import Feed
 from caption.model import EMBEDDED, SMALL_MODELS, Model, billions
 from caption.outcome import Outcome
 from caption.outputs.rows import CAPTIONS, FAILED
-from caption.progress import clock, images_a_second
-from caption.schedule import FEW
+from caption.progress import Progress, clock, images_a_second
+from caption.schedule import FEW, Rounds, Schedule
 from caption.settings import Settings
 from caption.sources import Source
 from caption.stop import StopSignals
 from checkpoint import Record
 
 _SLOW_ON_CPU = 1.0  # billions of parameters
+_FIRST = 3  # images of each worker that are named before the start
 
 
 def warn_of_slowness(settings: Settings, seats: Sequence[Seat]) -> None:
@@ -43,11 +45,16 @@ def greet(
     say(f"Output  {settings.output}" + (f", {before:,} images done before" if before else ""))
     if adopted:
         say(f"        {adopted:,} of them written after the last checkpoint of a run that was killed")
+    say(model_line(settings, seats, model.name, dtype))
+
+
+def model_line(settings: Settings, seats: Sequence[Seat], model: str, dtype: str) -> str:
+    """Which model runs where and how."""
     loaders = f"{seats[0].loaders} loader" + ("s" if seats[0].loaders > 1 else "")
     adapter = f" with the LoRA adapter {settings.lora}" if settings.lora else ""
     adapter += f" at {settings.lora_scale:g}" if settings.lora and settings.lora_scale != 1 else ""
-    say(
-        f"Model   {model.name}{adapter}, {dtype} on {', '.join(seat.name for seat in seats)}, "
+    return (
+        f"Model   {model}{adapter}, {dtype} on {', '.join(seat.name for seat in seats)}, "
         f"{_side_by_side(settings, seats)} images side by side, {loaders} each, {settings.schedule} schedule"
     )
 
@@ -56,6 +63,25 @@ def _side_by_side(settings: Settings, seats: Sequence[Seat]) -> str:
     if not settings.batch_size and seats[0].device == "cuda":
         return "as many as memory bears"
     return str(settings.batch_size or FEW)
+
+
+def shares(schedule: Schedule, counts: Iterable[int], with_ids: bool = False) -> str:
+    """A line a worker: how many images it has to begin with, and the positions of those that it takes first."""
+    lines = []
+    for name, count in zip(schedule.sizes(), counts):
+        first = [f"{item.index} {item.id}" if with_ids else str(item.index) for item in schedule.first(name, _FIRST)]
+        images = f"{name:<7} {count:,} image{'' if count == 1 else 's'}"
+        costliest = " (the costliest)" if schedule.costly_first(name) else ""
+        lines.append(f"{images}, first {', '.join(first)}{costliest}" if first else images)
+    return "\n".join(lines)
+
+
+def announce(progress: Progress, schedule: Schedule, feed: Feed) -> None:
+    """Who will do what, as far as the input has been read."""
+    if schedule.pending:
+        if not feed.ended:
+            progress.announce(f"Shares  of the first {feed.read:,} images; the others are dealt as they are read")
+        progress.announce(shares(schedule, schedule.sizes().values()))
 
 
 def conclude(
@@ -68,11 +94,13 @@ def conclude(
         say(f"Ignored {source.ignored:,} other file{'s' if source.ignored > 1 else ''}.")
     if source.left_out:
         say(f"Left out {source.left_out:,} images that have a file beside them (--skip-existing).")
-    if outcome.flags:
-        say(f"Flags: {_counted(outcome.flags)}.")
     if outcome.adapter_loads:
         times = "once" if outcome.adapter_loads == 1 else f"{outcome.adapter_loads:,} times"
         say(f"Adapters: loaded {times}, in {outcome.adapter_seconds:.1f} s.")
+    if outcome.flags:
+        say(f"Flags: {_counted(outcome.flags)}.")
+    if outcome.rounds and outcome.rounds.over:
+        say(_rounds(outcome.rounds))
     for sentence in idle.sentences(outcome.idle, outcome.total_seconds, loaders) if outcome.captioned else ():
         say(sentence)
     out = Path(settings.output)
@@ -89,6 +117,13 @@ def conclude(
         say(f"Stopped by {stop.signal.name}: {figures}. To go on, type {same}: {command}")
     else:
         say(f"Finished: {figures}.{_EMBEDDED if settings.model in EMBEDDED else ''}")
+
+
+def _rounds(rounds: Rounds) -> str:
+    return (
+        f"Lockstep: {rounds.over:,} rounds; at their end the first worker was ahead of the last by {rounds.mean:.2f} s "
+        f"on average, {rounds.most:.2f} s at most (round {rounds.worst:,})."
+    )
 
 
 _EMBEDDED = " Model shapes is the tiny embedded one, for trying and tests: choose a real one with --model."

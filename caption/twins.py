@@ -79,6 +79,10 @@ class Twins:
                     if index is not None:
                         self._rows[index] = file, line.rstrip(b"\n")
 
+    def is_twin(self, item: Item) -> bool:
+        """Whether it takes over the row of an earlier one."""
+        return item.index in self._first_of
+
     def hold(self, items: Sequence[Item]) -> tuple[list[Item], dict[str, list[Row]]]:
         """Parts the items: those to compute, and by row file the rows of twins whose first has one."""
         if not self._first_of:

@@ -1,7 +1,7 @@
 """Where: the places of pictures that are no files of their own, and how a loader gets their bytes.
 
-A file is a path, a string. The others name a stretch of a file or a cell of a table, so that the coordinator never
-holds a picture. Each has ``read()``, which raises ItemError.
+A file is a path, a string. The others name a stretch of a file, a cell of a table or a stretch of shared memory, so
+that no picture goes in a message. Each has ``read()``, which raises ItemError.
 """
 
 from __future__ import annotations
@@ -73,6 +73,32 @@ class ArrowCell(NamedTuple):
             return _bytes_of(batches[self.batch].column(self.column)[self.row].as_py())
 
 
+class Shared(NamedTuple):
+    """Bytes that a caller of CaptionPool has put into memory which all processes of the pool share.
+
+    Attributes:
+        descriptor: of that memory, inherited under this number by workers and their loaders.
+        offset, size: in bytes.
+        sides: width and height, if the bytes are the pixels of an upright RGB picture; None: a picture file.
+    """
+
+    descriptor: int
+    offset: int
+    size: int
+    sides: tuple[int, int] | None = None
+
+    def read(self) -> bytes:
+        if not self.size:
+            raise EmptyFile("there are zero bytes")
+        parts, end = [], self.offset + self.size
+        with _readable():
+            while (offset := end - self.size + sum(map(len, parts))) < end:
+                parts.append(os.pread(self.descriptor, end - offset, offset))
+                if not parts[-1]:
+                    raise Truncated("the shared memory ends before the picture does")
+        return b"".join(parts)
+
+
 class _readable:
     """The system's and the library's errors become the item's."""
 
@@ -129,4 +155,4 @@ def _arrow_batches(path: str) -> list:
     return list(pa.ipc.open_stream(pa.memory_map(path)))
 
 
-Where = str | Part | ParquetCell | ArrowCell
+Where = str | Part | ParquetCell | ArrowCell | Shared

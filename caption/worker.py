@@ -7,8 +7,10 @@ ahead of it. It writes no output: all goes through the channel to the coordinato
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -20,7 +22,8 @@ from caption import guard
 from caption.channel import ChildChannel
 from caption.engine import OVERFLOW, Adapter, DoesNotFit, Refusal, import_engine
 from caption.errors import AdapterUnusable, EngineFailed, OutOfMemory
-from caption.lanes import Lanes
+from caption.lanes import Group, Lanes
+from caption.laps import Laps
 from caption.loaderpool import InlineLoader, LoaderPool
 from caption.messages import (
     Adapted,
@@ -59,14 +62,6 @@ class _Unusable(Exception):
         self.last_word = last_word
 
 
-class _Group:
-    """Items that run by themselves: how many are still in the loaders, and the others."""
-
-    def __init__(self, missing: int):
-        self.missing = missing
-        self.prepared: list[Prepared] = []
-
-
 class _Inside(NamedTuple):
     """What is remembered of a picture in the engine. Not its inputs: their memory is the loaders' again, soon."""
 
@@ -88,7 +83,7 @@ class Worker:
         self._loaders = None
         self._finishing = self._draining = False
         self._lanes = Lanes(setup.adapters.run)  # of what is free to join any group
-        self._apart: dict[Ref, _Group] = {}  # in the loaders, and to run by themselves
+        self._apart: dict[Ref, Group] = {}  # in the loaders, and to run by themselves
         self._groups: deque[list[Prepared]] = deque()  # groups that run by themselves, one after the other
         self._inside: dict[Ref, _Inside] = {}  # what the engine holds
         self._alone = False  # what is inside runs by itself
@@ -101,11 +96,14 @@ class Worker:
         """Returns when told to end; raises EOFError when the coordinator is gone."""
         threading.Thread(target=self._listen, name="mail", daemon=True).start()
         self._channel.send(Hello(os.getpid()))
+        self._laps = Laps()
         self._loaders = self._start_loaders()
+        self._laps.end("loaders")
         self._pulse.start(self._loaders)
         if self._setup.options.device != "cpu":  # there it would take the cores that the first to load needs
             with contextlib.suppress(Exception):  # what can't be imported is said when the model is loaded
                 import_engine(self._setup.options)
+                self._laps.end("libraries")
         if not isinstance(self._mail.get(), Load) or not self._load():
             return
         try:
@@ -136,6 +134,7 @@ class Worker:
                 return
             wait = 0
             if isinstance(message, Batch):
+                self._pulse.enter("preprocessing")
                 self._accept(message)
             elif isinstance(message, Finish):
                 self._finishing = True
@@ -154,7 +153,7 @@ class Worker:
 
     def _prepare_apart(self, refs: Sequence[Ref]) -> None:
         """Has them prepared as a group that runs by itself."""
-        self._apart |= dict.fromkeys(refs, _Group(len(refs)))
+        self._apart |= dict.fromkeys(refs, Group(len(refs)))
         self._loaders.submit({ref: self._items[ref] for ref in refs})
 
     # ---- loading ----
@@ -166,13 +165,17 @@ class Worker:
         if is_null(setup.options.model):
             return InlineLoader(load_preparer(setup.options))
         lock = pinned.lock_pages if setup.options.device == "cuda" else None
-        return LoaderPool(setup.loaders, LoaderSetup(setup.options, setup.decode), setup.decode_timeout, lock)
+        told = LoaderSetup(setup.options, setup.decode)
+        return LoaderPool(setup.loaders, told, setup.decode_timeout, lock, shared=setup.shared)
 
     def _load(self) -> bool:
         from caption.engine import DoesNotLoad, ModelError, classify, load_engine
 
         started = time.monotonic()
+        self._laps.end("turn to load")
         try:
+            import_engine(self._setup.options)
+            self._laps.end("libraries")
             self._engine = load_engine(self._setup.options)
         except ModelError as error:
             self._channel.send(NotLoaded(type(error).__name__, str(error)))
@@ -180,10 +183,12 @@ class Worker:
         except Exception as error:
             kind = classify(error)
             kind = kind if kind in ("memory", "device") else DoesNotLoad.__name__
-            self._channel.send(NotLoaded(kind, f"{type(error).__name__}: {error}"))
+            self._channel.send(NotLoaded(kind, _words(error)))
             return False
         self._pulse.enter("waiting")
-        self._channel.send(Loaded(time.monotonic() - started, self._engine.describe()))
+        self._laps.end("model", time.monotonic() - self._engine.check_seconds)
+        self._laps.end("check")
+        self._channel.send(Loaded(time.monotonic() - started, self._engine.describe(), self._laps.seconds))
         return True
 
     # ---- one turn: mail, loaders, engine ----
@@ -207,15 +212,11 @@ class Worker:
             group, prepared = self._apart.pop(answer.ref, None), isinstance(answer, Prepared)
             if not group:
                 self._lanes.arrive(self._wanted(answer.ref), answer if prepared else None)
-            elif prepared:
-                group.prepared.append(answer)
+            elif group.complete_with(answer if prepared else None):
+                self._groups.append(group.prepared)
             if not prepared:
                 del self._items[answer.ref]
                 failures.append(Failure(answer.ref, answer.error, answer.message))
-            if group:
-                group.missing -= 1
-                if not group.missing and group.prepared:
-                    self._groups.append(group.prepared)
         if failures:
             self._channel.send(Failed(tuple(failures)))
 
@@ -262,18 +263,16 @@ class Worker:
             return
         if self._groups:
             group = self._groups.popleft()
-            if not self._adapt(self._wanted(group[0].ref), group):
-                return
-            self._alone = True
-            room = self._free()
-            if group[room:]:
-                self._groups.appendleft(group[room:])
-            self._enter_engine(group[:room])
+            if self._adapt(self._wanted(group[0].ref), group):
+                self._alone = True
+                room = self._free()
+                if group[room:]:
+                    self._groups.appendleft(group[room:])
+                self._enter_engine(group[:room])
             return
         if not self._inside and (turn := self._lanes.following(self._loaders.full)) and not self._adapt(*turn):
             return
-        ready = self._lanes.ready
-        if ready and (self._inside or self._group_is_ready()):
+        if (ready := self._lanes.ready) and (self._inside or self._group_is_ready()):
             self._alone = False
             self._enter_engine([ready.popleft() for _ in range(min(self._free(), len(ready)))])
 
@@ -314,7 +313,7 @@ class Worker:
 
         kind = classify(error)
         if kind == "device" or not self._inside:  # or it was the change of the adapter that failed
-            raise _Unusable(Broken(f"{type(error).__name__}: {error}"))
+            raise _Unusable(Broken(_words(error)))
         if kind == "model":
             raise _Unusable(NotLoaded(type(error).__name__, str(error)))
         inside = dict(self._inside)
@@ -336,8 +335,7 @@ class Worker:
 
     def _refuse(self, ref: Ref, alone: _Inside, name: str, error: Exception) -> None:
         del self._items[ref]
-        words = f"{type(error).__name__}: {error}"
-        self._channel.send(Failed((Failure(ref, name, words, alone.width * alone.height),)))
+        self._channel.send(Failed((Failure(ref, name, _words(error), alone.width * alone.height),)))
 
     def _report(self, answers: list) -> None:
         now, results, overflowed = time.monotonic(), [], []
@@ -375,10 +373,19 @@ class Worker:
             self._loaders.close()
 
 
+def _words(error: Exception) -> str:
+    """What an engine's error says, without torch's advice to programmers."""
+    words = f"{type(error).__name__}: {error}"
+    for advice in (" Including non-PyTorch memory", "\nCUDA kernel errors might be", "\nSearch for `cuda"):
+        words = words.partition(advice)[0]
+    return words
+
+
 def main() -> None:
     leave_stopping_to_parent(with_parent=True)
-    channel = ChildChannel(child_socket())
+    faulthandler.register(signal.SIGUSR1)  # the coordinator asks where it hangs
     try:
+        channel = ChildChannel(child_socket())
         worker = Worker(channel, channel.receive())
         worker.run()
         worker.close()

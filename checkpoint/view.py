@@ -1,6 +1,7 @@
 """Looking at a record without taking its lock."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import ids, index, lock
+from . import ids, index, lock, rows
 from . import state as states
 from .ids import IdSet
 from .lock import Holder
@@ -47,6 +48,13 @@ class View:
     def done(self, wanted: Sequence[str]) -> np.ndarray:
         """Bool array of len(wanted): which of these ids have a committed row."""
         return self._ids.contains([ids.digest(id) for id in wanted])
+
+    def uncommitted(self) -> Iterator[str]:
+        """Ids of the whole rows that stand beyond the last commit, which opening the record would adopt."""
+        for name, extent in self.committed.items():
+            if (self.out / name).exists():
+                found = map(rows.identify, rows.lines(self.out / name, extent.bytes))
+                yield from itertools.takewhile(lambda id: id is not None, found)
 
     @cached_property
     def _ids(self) -> IdSet:

@@ -75,6 +75,28 @@ def photo(seed: int, width: int, height: int) -> Image.Image:
     return Image.fromarray((soft * 0.9 + random.integers(0, 25, (height, width, 1))).astype(np.uint8))
 
 
+def draw_photos(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
+    """JPEGs in a new folder, of which DISTINCT are different ones."""
+    folder.mkdir()
+    files = []
+    for index in range(count):
+        files.append(folder / f"{index:06d}.jpg")
+        if index < DISTINCT:
+            photo(index, *size).save(files[-1], quality=90)
+        else:
+            os.link(files[index % DISTINCT], files[-1])
+    return files
+
+
+def run_command(model: Path, manifest: Path, out: Path, files: list[Path], lengths: list[int]) -> list[str]:
+    """The command that captions the files, each with a length of its own; writes the manifest."""
+    rows = ({"image": str(file), "max_new_tokens": length} for file, length in zip(files, lengths))
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, "-m", "caption.run", str(manifest), "--output", str(out)]
+    command += ["--model", str(model), "--prompt", PROMPT, "--max-new-tokens", str(MOST)]
+    return [*command, "--on-flag", ",".join(f"{flag}=keep" for flag in FLAGS)]  # nonsense is not tried again
+
+
 def median_seconds(work, rounds: int = 3) -> float:
     """Of some rounds after a first one, with the GPU's work at its end."""
     times = []
@@ -153,22 +175,10 @@ class Bench:
             if getattr(module, "generation_config", None) is not None:
                 module.generation_config.eos_token_id = None
         self.loaded = Loaded(self.model, processor, torch.float16, processor.tokenizer.pad_token_id)
-        self.files = self._draw()
+        self.files = draw_photos(self.work / "pictures", self.images, self.size)
         self.inputs = [self._prepare(file) for file in self.files[:DISTINCT]]
         self.tokens = self.inputs[0]["input_ids"].shape[1]
         self.parts: dict[str, float] = {}  # ms an image
-
-    def _draw(self) -> list[Path]:
-        folder = self.work / "pictures"
-        folder.mkdir()
-        files = []
-        for index in range(self.images):
-            files.append(folder / f"{index:06d}.jpg")
-            if index < DISTINCT:
-                photo(index, *self.size).save(files[-1], quality=90)
-            else:
-                os.link(files[index % DISTINCT], files[-1])
-        return files
 
     def _prepare(self, file: Path) -> dict:
         started = time.perf_counter()
@@ -269,13 +279,8 @@ class Bench:
         self.model.save_pretrained(self.model_folder)
         del self.model, self.loaded
         torch.cuda.empty_cache()
-        manifest = self.work / "manifest.jsonl"
-        rows = ({"image": str(file), "max_new_tokens": length} for file, length in zip(self.files, self.lengths))
-        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
         out = self.work / "out"
-        command = [sys.executable, "-m", "caption.run", str(manifest), "--output", str(out)]
-        command += ["--model", str(self.model_folder), "--prompt", PROMPT, "--max-new-tokens", str(MOST)]
-        command += ["--on-flag", ",".join(f"{flag}=keep" for flag in FLAGS)]  # nonsense is not tried again
+        command = run_command(self.model_folder, self.work / "manifest.jsonl", out, self.files, self.lengths)
         os.sync()  # the model is on its disk before the run asks the disk for its own small files
         subprocess.run(command, cwd=ROOT, check=True)
         ran = json.loads((out / "run.json").read_text())["runs"][-1]["totals"]

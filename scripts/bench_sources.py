@@ -3,8 +3,9 @@
     python scripts/bench_sources.py [--count 10000000] [--folder FOLDER]
 
 Writes a Parquet manifest of COUNT rows (path, id, label), starts a run with the model that computes nothing, and takes
-the seconds to its first row; the run is then stopped. Then reads at most a million rows of each kind of manifest to
-their end and prints rows a second and the largest memory. Needs pyarrow. Prints a table.
+the seconds to its first row; the run is then stopped. Then looks into the headers of 10,000 pictures, as the schedule
+does to learn what they cost. Then reads at most a million rows of each kind of manifest to their end and prints rows a
+second and the largest memory. Needs pyarrow. Prints a table.
 """
 
 import argparse
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 AT_ONCE = 1_000_000
+PICTURES = 10_000
 KINDS = ("list.txt", "rows.jsonl", "rows.csv", "rows.parquet", "shard.tar")
 
 
@@ -79,6 +81,31 @@ def seconds_to_first_row(manifest: Path, out: Path) -> float:
     return seconds
 
 
+def seconds_for_headers(folder: Path) -> float:
+    """JPEG, PNG and WebP in turn, of several sizes; their files are in memory, as they were just written."""
+    from PIL import Image
+
+    from caption.cost import Cost
+    from caption.settings import Settings
+    from caption.sources import open_source
+
+    folder.mkdir()
+    made = []
+    for number in range(30):
+        path = folder / f"{number}.{('jpg', 'png', 'webp')[number % 3]}"
+        Image.effect_noise((64 + 32 * number, 480), 50).convert("RGB").save(path)
+        made.append((path.suffix, path.read_bytes()))
+    for number in range(len(made), PICTURES):
+        ending, content = made[number % len(made)]
+        (folder / f"{number}{ending}").write_bytes(content)
+    items = list(open_source(folder, 0, folder / "out").items())
+    cost = Cost(Settings(input="", output=""))
+    begin = time.perf_counter()
+    for start in range(0, len(items), 4096):
+        cost.estimated(items[start : start + 4096])
+    return time.perf_counter() - begin
+
+
 def read(path: Path, answer) -> None:
     """In a process of its own, so that its memory is that of the reading."""
     from caption.sources import open_source
@@ -103,6 +130,7 @@ def main() -> None:
         print(f"{platform.machine()}, Python {platform.python_version()}")
         print(f"Parquet of {options.count:,} rows: first caption after {seconds:.1f} s")
         manifest.unlink()
+        print(f"headers of {PICTURES:,} pictures: {seconds_for_headers(Path(scratch, 'pictures')):.2f} s")
         print("| kind | rows | rows/s | MiB |\n| --- | --- | --- | --- |")
         for name in KINDS:
             path = Path(scratch, name)

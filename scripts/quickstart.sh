@@ -9,6 +9,7 @@ rm -rf quickstart
 .venv/bin/python scripts/draw_shapes.py "$pictures" --count 32 --seed 2026
 echo
 .venv/bin/python -m caption.run "$pictures" --output "$out" --model shapes
+.venv/bin/python -m caption.report "$out"
 echo
 .venv/bin/python - "$out/captions.jsonl" <<'PYTHON'
 import json, sys
@@ -19,5 +20,5 @@ with open(sys.argv[1], encoding="utf-8") as file:
         print(f"{row['image']}: {row['caption']}")
 PYTHON
 echo
-echo "Look at the pictures in $pictures and at their captions in $out/captions.jsonl."
+echo "Look at the pictures with their captions in $out/report.html; the captions stand in $out/captions.jsonl."
 echo "Then caption your own: .venv/bin/python -m caption.run PICTURES --output OUT --model MODEL"

@@ -9,5 +9,14 @@ if ! cmp -s scripts/requirements-test.txt .venv/installed-test.txt; then
     cp scripts/requirements-test.txt .venv/installed-test.txt
 fi
 
+# The tests of the report want a browser. As root on Debian, which is what CI is, it is installed; else they are skipped.
+if ! command -v chromium-headless-shell chromium chromium-browser google-chrome >/dev/null &&
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ ! -f .venv/browser-tried ]; then
+    touch .venv/browser-tried
+    echo "Installing the Debian package chromium-headless-shell (once)."
+    { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium-headless-shell fonts-dejavu-core; } \
+        >/dev/null 2>&1 || echo "That failed: the tests that need a browser are skipped."
+fi
+
 .venv/bin/ruff check .
 exec .venv/bin/python -m pytest "$@"

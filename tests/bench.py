@@ -22,6 +22,8 @@ class FakeEngine:
         unfit: by adapter, the exception that taking it raises.
     """
 
+    check_seconds = 0.0
+
     def __init__(self, log, size=8, steps=1, fault=lambda keys: None, unfit=()):
         self.log, self.size, self.steps, self.fault, self.unfit = log, size, steps, fault, dict(unfit)
         self.left = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = ROOT / "tests" / "faults"
+FAKE_GPUS = ROOT / "tests" / "fakegpus"
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -22,13 +23,24 @@ def command(*args: object, module: str = "caption.run") -> list[str]:
     return [sys.executable, "-m", module, *map(str, args)]
 
 
-def run(*args: object, timeout: float = 100, fault: str = "", module: str = "caption.run", **extra: str):
-    """Runs to the end; returns the finished process with its text output."""
+def broken(fault: str = "", gpus: Path | None = None) -> dict[str, str]:
+    """Variables for a process that has a fault of tests/faults, and a driver of GPUs that a file describes."""
+    path, extra = [str(ROOT)], {}
     if fault:
-        extra |= {"FAULT": fault, "PYTHONPATH": f"{ROOT}{os.pathsep}{FAULTS}"}
+        path, extra = [*path, str(FAULTS)], {"FAULT": fault}
+    if gpus:
+        path, extra = [str(FAKE_GPUS), *path], extra | {"FAKE_GPUS": str(gpus)}
+    return extra | {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def run(
+    *args: object, timeout: float = 100, fault: str = "", gpus: Path | None = None, module: str = "caption.run",
+    **extra: str,
+):  # fmt: skip
+    """Runs to the end; returns the finished process with its text output."""
     return subprocess.run(
-        command(*args, module=module), env=environment(**extra), timeout=timeout, text=True, capture_output=True,
-        cwd=ROOT, check=False,
+        command(*args, module=module), env=environment(**broken(fault, gpus), **extra), timeout=timeout, text=True,
+        capture_output=True, cwd=ROOT, check=False,
     )  # fmt: skip
 
 
@@ -51,6 +63,10 @@ def captions(out: Path) -> dict[str, dict]:
 
 def failures(out: Path) -> dict[str, dict]:
     return _by_id(rows(out / "failed.jsonl"))
+
+
+def run_file(out: Path) -> dict:
+    return json.loads((out / "run.json").read_text())
 
 
 def _by_id(found: list[dict]) -> dict[str, dict]:

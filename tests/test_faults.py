@@ -1,12 +1,27 @@
 """Faults of workers, on real processes: a poison picture costs itself and nobody else."""
 
+import fcntl
 import os
 import signal
+import subprocess
+import termios
 import time
 
 import pytest
 
-from tests.runs import captions, empty_pictures, failures, run, start, wait_for_rows, workers_of
+from tests.runs import (
+    ROOT,
+    broken,
+    captions,
+    command,
+    empty_pictures,
+    environment,
+    failures,
+    run,
+    start,
+    wait_for_rows,
+    workers_of,
+)
 
 
 @pytest.fixture
@@ -76,6 +91,72 @@ def test_when_no_worker_can_load_the_run_ends_with_5_and_says_why(pictures, tmp_
     assert done.returncode == 5
     assert "out of memory while loading" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def held_load(pictures, tmp_path):
+    """held_load(WAY): a run whose second worker loads until the file that is given back, too, is there."""
+
+    def start_(way):
+        marker = tmp_path / "marker"
+        process = start(pictures, "--output", tmp_path / "out", "--model", "null:20", "--workers", 2, "--start", way,
+                        **broken("held load"), FAULT_MARKER=str(marker))  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not marker.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return process, tmp_path / "marker.go"
+
+    return start_
+
+
+def test_workers_that_begin_together_wait_for_the_last_to_load(held_load, tmp_path):
+    process, go_on = held_load("together")
+    time.sleep(1.5)  # the first is ready now
+    assert captions(tmp_path / "out") == {}
+    go_on.touch()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert len(captions(tmp_path / "out")) == 41
+
+
+def test_a_worker_that_begins_when_it_is_ready_waits_for_nobody(held_load, tmp_path):
+    process, _ = held_load("each")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert len(captions(tmp_path / "out")) == 41
+
+
+def test_a_worker_that_was_killed_with_several_pictures_inside_charges_none_of_them(tmp_path):
+    """Groups of one, which entered the engine at different times."""
+    empty_pictures(tmp_path / "in", 60)
+    out = tmp_path / "out"
+    process = start(tmp_path / "in", "--output", out, "--model", "null:100", "--batch-size", 4,
+                    **broken("one by one"))  # fmt: skip
+    for target in (8, 24):
+        wait_for_rows(out, target)
+        os.kill(workers_of(process)[0], signal.SIGKILL)
+        time.sleep(0.5)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    rows = captions(out)
+    assert len(rows) == 60 and {row["attempts"] for row in rows.values()} == {1}
+
+
+def test_a_terminal_that_goes_away_does_not_stop_a_run(pictures, tmp_path):
+    """The pseudo-terminal of the run is closed at its other end, as when a window or an ssh connection is closed."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        command(pictures, "--output", tmp_path / "out", "--model", "null:100"), env=environment(), cwd=ROOT,
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    wait_for_rows(tmp_path / "out", 8)
+    assert process.poll() is None
+    os.close(ours)  # the kernel sends SIGHUP, and each write fails from now on
+    assert process.wait(60) == 0
+    assert len(captions(tmp_path / "out")) == 41
 
 
 def test_killed_workers_are_replaced_and_every_picture_is_captioned(tmp_path):

@@ -47,10 +47,18 @@ def test_all_items_in_order_then_the_schedule_knows_that_there_are_no_more():
         assert [item.index for item in schedule.take("a", count)] == list(range(count))
 
 
-def test_the_end_lets_batches_shrink():
+def test_at_the_end_nobody_gets_more_than_it_has_room_for():
     schedule = make_schedule("dynamic", ["a", "b"], 8)
-    fed(Feed(Numbers(8), None, nothing_done), schedule)
-    assert len(schedule.take("a", 8)) == 2
+    fed(Feed(Numbers(80), None, nothing_done), schedule)
+    assert len(schedule.take("a", 32, slots=8, ready=2)) == 8
+
+
+def test_only_what_is_to_be_done_is_estimated():
+    def estimated(items):
+        return [item._replace(cost=float(item.index)) for item in items]
+
+    feed = Feed(Numbers(10), None, lambda ids: [int(id) % 2 == 0 for id in ids], estimated)
+    assert [(item.index, item.cost) for item in feed.next_items()] == [(index, index) for index in range(1, 10, 2)]
 
 
 def test_what_is_done_is_left_out_and_counted():

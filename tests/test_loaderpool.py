@@ -8,6 +8,7 @@ import time
 import pytest
 from PIL import Image
 
+from caption import loaderpool
 from caption.engine import EngineOptions
 from caption.errors import TooLarge
 from caption.image import DecodeOptions
@@ -30,6 +31,19 @@ BAD_PICTURES = """
             os.kill(os.getpid(), signal.SIGSEGV)
         while name.startswith("hang"):
             time.sleep(1)
+        return sound(where, options)
+
+    caption.image.read_image = read_image
+"""
+
+
+SLOW_PICTURES = """
+    import time
+    import caption.image
+    sound = caption.image.read_image
+
+    def read_image(where, options):
+        time.sleep(1)
         return sound(where, options)
 
     caption.image.read_image = read_image
@@ -213,6 +227,47 @@ def test_a_loader_that_is_killed_while_it_has_nothing_to_do_is_replaced(tmp_path
     time.sleep(0.1)
     submit(pool, tmp_path, ["b.png", "c.png"])
     assert all(isinstance(one, Prepared) for one in answers(pool, 2).values())
+
+
+def test_a_loader_that_hangs_before_it_is_ready_is_replaced(tmp_path, faults, open_pool, monkeypatch):
+    monkeypatch.setattr(loaderpool, "_START_TIMEOUT", 1.0)
+    faults(
+        f"""
+        import os, time
+        try:
+            os.mkdir({str(tmp_path / "once")!r})
+        except FileExistsError:
+            pass
+        else:
+            time.sleep(100)
+        """
+    )
+    pool = open_pool()
+    submit(pool, tmp_path, ["a.png"])
+    assert isinstance(answers(pool, 1)[0], Prepared)
+
+
+def test_loaders_that_all_hang_before_they_are_ready_are_a_failure(tmp_path, faults, open_pool, monkeypatch):
+    monkeypatch.setattr(loaderpool, "_START_TIMEOUT", 0.3)
+    faults("import time; time.sleep(100)")
+    pool = open_pool()
+    submit(pool, tmp_path, ["a.png"])
+    deadline = time.monotonic() + 30
+    while not pool.failure:
+        assert time.monotonic() < deadline
+        pool.take(0.1)
+    assert pool.failure == "the loader was not ready after 0.3 s"
+
+
+def test_a_picture_is_not_charged_for_a_loader_that_somebody_stopped(tmp_path, faults, open_pool):
+    faults(SLOW_PICTURES)
+    pool = open_pool(timeout=2.0)
+    submit(pool, tmp_path, ["a.png"])
+    assert isinstance(answers(pool, 1)[0], Prepared)
+    submit(pool, tmp_path, ["b.png", "c.png"])
+    time.sleep(0.3)
+    os.kill(pool._loaders[0].child.pid, signal.SIGSTOP)
+    assert [type(one) for one in answers(pool, 2).values()] == [Prepared, Prepared]
 
 
 def test_messages_larger_than_a_socket_takes_arrive_whole(tmp_path, open_pool):

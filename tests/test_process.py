@@ -39,6 +39,28 @@ def test_the_last_words_hold_the_last_line_that_it_printed(child):
     assert one.last_words() == "ended with status 1 (out of luck)"
 
 
+def test_a_child_that_comes_to_itself_after_its_parent_has_gone_ends_before_it_reads_its_first_message(child, tmp_path):
+    """The kernel tells only those that have asked it to before."""
+    one = child(
+        f"import pathlib, sys, time\n"
+        f"while not pathlib.Path({str(tmp_path / 'gone')!r}).exists(): time.sleep(0.01)\n"
+        f"from caption.process import child_socket\n"
+        f"child_socket()\n"
+    )
+    one.channel.send("the first message")
+    one.channel.close()
+    (tmp_path / "gone").touch()
+    assert one.join(20)
+    assert "EOFError: the parent is gone" in one.last_words()
+
+
+def test_a_child_whose_parent_is_there_goes_on(child):
+    one = child("from caption.process import child_socket; child_socket(); raise SystemExit('on')")
+    one.channel.send("the first message")
+    assert one.join(20)
+    assert one.last_words() == "ended with status 1 (on)"
+
+
 def test_a_talkative_child_takes_no_more_disk_than_a_megabyte_and_its_last_words_stay(child):
     one = child(
         "import sys\n"

@@ -16,6 +16,7 @@ import pytest
 
 from caption import progress
 from caption.progress import Progress, Snapshot, WorkerProgress
+from caption.schedule import Rounds
 from tests.runs import ROOT, environment
 
 NAMES = [f"gpu{number}" for number in range(8)]
@@ -94,9 +95,34 @@ def shown(columns, workers=NAMES):
         terminal.text() if not terminal.stream.closed else None
 
 
-def snapshot(done, total=10_000_000, before=1_000_000, failed=1_234, stage="generating", names=NAMES):
+def snapshot(done, total=10_000_000, before=1_000_000, failed=1_234, stage="generating", names=NAMES, rounds=None):
     workers = [WorkerProgress(name, stage, done // 8, failed // 8) for name in names]
-    return Snapshot(total, before, done, failed, workers)
+    return Snapshot(total, before, done, failed, workers, rounds)
+
+
+def test_rounds_of_a_lockstep_run_are_shown_from_the_first_on(clock):
+    stream = io.StringIO()
+    display = Progress(["gpu0"], stream)
+    for rounds in (None, Rounds(), Rounds(begun=12, over=11, last=0.44, mean=0.1, most=0.9, worst=3)):
+        display.show(snapshot(9, rounds=rounds))
+        clock.now += 60
+    first, second, third = stream.getvalue().splitlines()
+    assert "round" not in first + second
+    assert "round 12, drift 0.4 s" in third
+
+
+def test_the_banner_goes_to_standard_output_where_there_are_no_bars(capsys):
+    Progress(["gpu0"], io.StringIO()).announce("gpu0 5 images")
+    assert capsys.readouterr().out == "gpu0 5 images\n"
+
+
+def test_the_banner_stands_above_the_bars(capsys):
+    terminal = Terminal(80)
+    display = Progress(["gpu0"], terminal.stream)
+    display.announce("gpu0 5 images")
+    display.close()
+    assert "gpu0 5 images" in terminal.text()
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])

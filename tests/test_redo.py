@@ -1,6 +1,5 @@
 """Redo: the rows named by a flag or in a file are taken out, all others stay, and typing it again does no harm."""
 
-
 import orjson
 import pytest
 
@@ -10,7 +9,8 @@ from caption.errors import UsageError
 from caption.guard import FLAGS, check
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.precision import AFTER_FP16
-from caption.redo import withdraw_rows
+from caption.redo import is_under_way, withdraw_rows
+from tests.runs import broken, captions, empty_pictures, kill_group, run, start, wait_for_rows
 
 
 @pytest.fixture
@@ -116,3 +116,44 @@ def test_a_file_that_is_no_utf8_is_wrong_use_and_changes_nothing(record, out, tm
     with pytest.raises(UsageError, match="UTF-8"):
         withdraw_rows(record, out, True, str(tmp_path / "ids.txt"))
     assert there(record) == before
+
+
+def runs(out, *entries):
+    """run.json with an entry (what was to be done again, exit code) for each; None for one that was killed."""
+    entries = [{"settings": {"redo": redo}} | ({} if code is None else {"exit_code": code}) for redo, code in entries]
+    (out / "run.json").write_bytes(orjson.dumps({"fingerprint": {}, "runs": entries}))
+
+
+@pytest.mark.parametrize(
+    ("entries", "under_way"),
+    [([], False), ([(None, 0)], False), ([("loop", None)], True), ([("loop", 130)], True), ([("loop", 0)], False),
+     ([("loop", 3)], False), ([("empty", None)], False), ([("loop", None), (None, 143)], True),
+     ([("loop", None), (None, 0)], False), ([("loop", 0), (None, None)], False)],
+)  # fmt: skip
+def test_a_flag_is_under_way_from_its_run_until_a_run_that_came_to_the_end(out, entries, under_way):
+    runs(out, *entries)
+    assert is_under_way(out, "loop") is under_way
+    assert not is_under_way(out, None) and not is_under_way(out, "ids.txt")
+
+
+def test_without_a_run_nothing_is_under_way(out):
+    assert not is_under_way(out, "loop")
+
+
+def test_the_same_command_after_a_kill_does_not_take_out_what_was_done_again_and_has_the_flag_again(tmp_path):
+    """With captions that are cut each time."""
+    ids, out = empty_pictures(tmp_path / "in", 60), tmp_path / "out"
+    command = (tmp_path / "in", "--output", out, "--model", "null:15", "--batch-size", 2)
+    assert run(*command, fault="cut off").returncode == 0
+    process = start(*command, "--redo", "cut-off", **broken("cut off"))
+    assert "60 rows are taken out" in process.stdout.readline()
+    wait_for_rows(out, 20)
+    kill_group(process)
+    fresh = (out / "captions.jsonl").read_bytes()
+    fresh = fresh[: fresh.rfind(b"\n") + 1]
+    again = run(*command, "--redo", "cut-off", fault="cut off")
+    assert again.returncode == 0, again.stderr
+    assert (out / "captions.jsonl").read_bytes().startswith(fresh)
+    assert sorted(captions(out)) == ids
+    once_more = run(*command, "--redo", "cut-off", fault="cut off")
+    assert "60 rows are taken out" in once_more.stdout

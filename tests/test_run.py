@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import pytest
 
@@ -73,6 +74,19 @@ def test_each_schedule_does_all_of_it(pictures, tmp_path, schedule):
     assert len(captions(tmp_path / "out")) == 100
 
 
+def test_lockstep_says_its_rounds_and_drift_while_it_runs_at_the_end_and_in_the_files(pictures, tmp_path):
+    done = run(pictures, "--output", tmp_path / "out", "--model", "null:60", "--workers", 2, "--schedule", "lockstep",
+               "--batch-size", 4)  # fmt: skip
+    assert re.search(r"/100 images.* round \d+, drift \d+\.\d s", done.stderr), done.stderr
+    assert re.search(r"Lockstep: 13 rounds; .* [\d.]+ s on average, [\d.]+ s at most \(round \d+\)", done.stdout)
+    rounds = json.loads((tmp_path / "out" / "run.json").read_text())["runs"][0]["totals"]["rounds"]
+    assert rounds["number"] == 13 and 0 <= rounds["drift_mean"] <= rounds["drift_most"] < 5
+    rows = [json.loads(line) for line in (tmp_path / "out" / "stats.jsonl").read_text().splitlines()]
+    assert all(0 < row["round"] <= 13 and row["drift"] >= 0 for row in rows if "images" in row)
+    other = run(pictures, "--output", tmp_path / "other", "--model", "null")
+    assert "Lockstep:" not in other.stdout and ", round " not in other.stderr
+
+
 def test_figures_over_time_are_kept_a_row_for_the_run_and_one_a_worker(pictures, tmp_path):
     run(pictures, "--output", tmp_path / "out", "--model", "null:30", "--workers", 2)
     rows = [json.loads(line) for line in (tmp_path / "out" / "stats.jsonl").read_text().splitlines()]
@@ -111,6 +125,22 @@ def test_another_input_is_refused_because_equal_names_are_other_pictures(picture
     empty_pictures(tmp_path / "other", 5)
     refused = run(tmp_path / "other", "--output", tmp_path / "out", "--model", "null")
     assert refused.returncode == 4 and "its input was" in refused.stderr
+
+
+def test_a_data_set_that_was_moved_goes_on_where_the_user_says_so(pictures, tmp_path):
+    command = ("--output", tmp_path / "out", "--model", "null")
+    run(pictures, *command, "--limit", 60)
+    before = (tmp_path / "out" / "captions.jsonl").read_bytes()
+    (tmp_path / "elsewhere").mkdir()
+    moved = pictures.rename(tmp_path / "elsewhere" / "in")
+    refused = run(moved, *command)
+    assert refused.returncode == 4 and "--moved" in refused.stderr
+    assert "60 done before" in run(moved, *command, "--moved", "--dry-run").stdout
+    for _ in range(2):  # typed again, too
+        done = run(moved, *command, "--moved")
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "captions.jsonl").read_bytes().startswith(before)
+    assert len(captions(tmp_path / "out")) == 100
 
 
 def test_what_can_not_change_a_caption_may_change(pictures, tmp_path):
@@ -203,7 +233,7 @@ def test_dry_run_shows_the_assignment_and_writes_nothing(pictures, tmp_path):
     done = run(pictures, "--output", tmp_path / "out", "--model", "null", "--workers", 3, "--dry-run")
     assert done.returncode == 0
     assert "100 images" in done.stdout
-    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("cpu")] == ["33", "33", "34"]
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("cpu")] == ["34", "33", "33"]
     assert not (tmp_path / "out").exists()
 
 

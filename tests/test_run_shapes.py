@@ -82,18 +82,36 @@ def test_a_kill_and_a_ctrl_c_in_the_middle_change_no_caption(scenes, tmp_path):
     assert share_right(tmp_path / "out", truth) >= RIGHT
 
 
-def test_sampled_captions_are_the_same_for_any_number_of_workers_and_any_batch_size(scenes, tmp_path):
-    pictures, _ = scenes
-    texts = []
-    for number, machine in enumerate([("--batch-size", 8), ("--batch-size", 3, "--workers", 2)]):
-        out = tmp_path / f"out{number}"
-        done = run(pictures, "--output", out, *SHAPES, "--temperature", 6, "--seed", 11, "--limit", 16, *machine)
+def words(out):
+    return {id: (row["caption"], row["tokens"], row["seed"]) for id, row in captions(out).items()}
+
+
+def test_the_same_words_with_any_workers_schedule_and_batch_size_and_after_a_kill(scenes, tmp_path):
+    """Greedy and sampled, in fp32. The killed run goes on with other settings than it began with."""
+    greedy, sampled = (), ("--temperature", "2", "--seed", "11", "--max-new-tokens", "24")
+    one = ("--workers", 1, "--batch-size", 8)
+    two = ("--workers", 2, "--batch-size", 3, "--schedule", "round-robin")
+    four = ("--workers", 4, "--batch-size", 1, "--schedule", "lockstep")
+    found = {}
+    for mode, options, ways in (("greedy", greedy, (one, two)), ("sampled", sampled, (one, four))):
+        command = (scenes[0], *SHAPES, "--dtype", "fp32", "--limit", 16, *options, "--output")
+        for number, machine in enumerate(ways):
+            done = run(*command, tmp_path / mode / str(number), *machine)
+            assert done.returncode == 0, done.stderr
+            found[mode, machine] = words(tmp_path / mode / str(number))
+        killed = tmp_path / mode / "killed"
+        first = start(*command, killed, "--workers", 2, "--batch-size", 2)
+        wait_for_rows(killed, 3)
+        kill_group(first)
+        before = (killed / "captions.jsonl").read_bytes()
+        done = run(*command, killed, "--workers", 1, "--batch-size", 5, "--schedule", "round-robin")
         assert done.returncode == 0, done.stderr
-        texts.append({id: row["caption"] for id, row in captions(out).items()})
-    assert texts[0] == texts[1]
-    greedy = run(pictures, "--output", tmp_path / "greedy", *SHAPES, "--limit", 16)
-    assert greedy.returncode == 0
-    assert texts[0] != {id: row["caption"] for id, row in captions(tmp_path / "greedy").items()}
+        assert (killed / "captions.jsonl").read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+        found[mode, "killed"] = words(killed)
+    for (mode, way), texts in found.items():
+        assert len(texts) == 16
+        assert texts == found[mode, one], f"{mode}, {way}"
+    assert found["greedy", "killed"] != found["sampled", "killed"]
 
 
 def test_a_caption_cut_at_the_token_limit_says_so(scenes, tmp_path):
@@ -102,6 +120,22 @@ def test_a_caption_cut_at_the_token_limit_says_so(scenes, tmp_path):
     for row in captions(tmp_path / "out").values():
         assert (row["finish_reason"], row["tokens"], row["flags"]) == ("length", 3, ["cut-off"])
     assert "4 cut-off" in done.stdout
+
+
+def test_a_picture_that_crashes_its_decoder_fails_alone(scenes, tmp_path):
+    pictures, truth = scenes
+    (tmp_path / "in").mkdir()
+    for name in sorted(truth)[:12]:
+        shutil.copy(pictures / name, tmp_path / "in" / name)
+    shutil.copy(pictures / min(truth), tmp_path / "in" / f"poison-{min(truth)}")
+    done = run(tmp_path / "in", "--output", tmp_path / "out", *SHAPES, "--max-retries", 1, "--loaders", 2,
+               fault="decoder")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [failed] = failures(tmp_path / "out").values()
+    assert failed["id"].startswith("poison-") and failed["attempts"] == 2
+    assert (failed["error"], "SIGSEGV" in failed["message"]) == ("DecoderCrashed", True)
+    assert len(captions(tmp_path / "out")) == 12 and share_right(tmp_path / "out", truth) > 0.9
+    assert {row["attempts"] for row in captions(tmp_path / "out").values()} == {1}
 
 
 @pytest.mark.gpu

@@ -33,6 +33,15 @@ def test_the_prompts_of_one_image_are_one_image(tmp_path):
     assert repeated_texts(tmp_path / CAPTIONS, 40) == []
 
 
+def test_copies_of_one_picture_are_one_image(tmp_path):
+    rows = [{"id": "a.jpg", "image": "a.jpg", "caption": "same"}]
+    rows += [
+        {"id": f"{place}.jpg", "image": f"{place}.jpg", "caption": "same", "twin_of": "a.jpg"} for place in range(40)
+    ]
+    (tmp_path / CAPTIONS).write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    assert repeated_texts(tmp_path / CAPTIONS, 41) == []
+
+
 def test_verify_names_it_and_still_says_that_all_holds(tmp_path, capsys):
     with checkpoint.open(tmp_path, {}) as record:
         for place in range(11):

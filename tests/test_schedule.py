@@ -1,6 +1,8 @@
 """Schedule: every item exactly once, whoever takes, gives back or leaves; and what each of the three kinds promises."""
 
-from collections import Counter
+import heapq
+import random
+from collections import Counter, deque
 
 import pytest
 from hypothesis import settings
@@ -20,8 +22,9 @@ from caption.schedule import KINDS, make_schedule, stretches
 SIX = tuple(f"gpu{number}" for number in range(6))
 
 
-def items(count, first=0):
-    return [Item(i, f"{i}.png", f"{i}.png", f"/in/{i}.png", i) for i in range(first, first + count)]
+def items(count, first=0, costs=None):
+    made = [Item(i, f"{i}.png", f"{i}.png", f"/in/{i}.png", i) for i in range(first, first + count)]
+    return [item._replace(cost=cost) for item, cost in zip(made, costs, strict=True)] if costs else made
 
 
 def filled(kind, workers, count, round_size=8):
@@ -70,47 +73,152 @@ def test_round_robin_the_share_of_one_that_left_goes_to_the_others_for_good():
 
 def test_dynamic_shards_are_stretches_of_the_input():
     schedule = filled("dynamic", SIX, 50)
-    assert indices(schedule.first("gpu0", 50)) == list(range(8))
-    assert sorted(schedule.sizes().values()) == [8, 8, 8, 8, 9, 9]
+    assert list(schedule.sizes().values()) == [9, 9, 8, 8, 8, 8]
+    assert indices(schedule.first("gpu0", 50)) == list(range(9))
+    assert indices(schedule.first("gpu5", 50)) == list(range(42, 50))
 
 
-def test_dynamic_an_idle_worker_takes_from_the_end_of_the_longest_shard():
+@pytest.mark.parametrize("costs", [None, "random"])
+def test_dynamic_shards_stay_of_one_length_block_by_block(costs):
+    schedule, rng = make_schedule("dynamic", SIX, 8), random.Random(5)
+    for first in range(0, 105, 7):
+        schedule.extend(items(7, first, costs and [rng.random() for _ in range(7)]))
+    assert sorted(schedule.sizes().values()) == [17, 17, 17, 18, 18, 18]
+
+
+def test_dynamic_an_idle_worker_takes_from_the_longest_shard():
     schedule = make_schedule("dynamic", ("gpu0", "gpu1", "gpu2"), 8)
     schedule.extend(items(30))
     assert indices(schedule.take("gpu0", 10)) == list(range(10))
     assert indices(schedule.take("gpu1", 4)) == list(range(10, 14))
-    assert indices(schedule.take("gpu0", 4)) == [26, 27, 28, 29]  # gpu2 has 10 left, gpu1 6
-    assert indices(schedule.take("gpu2", 6)) == list(range(20, 26))  # its own, from the front
+    assert indices(schedule.take("gpu0", 4)) == [20, 21, 22, 23]  # gpu2 has 10 left, gpu1 6
+    assert indices(schedule.take("gpu2", 6)) == list(range(24, 30))  # its own
     assert indices(schedule.take("gpu2", 8)) == list(range(14, 20))  # as gpu1's are all that is left
 
 
-def test_dynamic_takes_shrink_near_the_end():
-    schedule, sizes = filled("dynamic", SIX, 1000), []
-    while schedule.pending:
-        sizes.append(len(schedule.take(SIX[len(sizes) % 6], 32)))
-    assert sizes[0] == 32
-    assert sizes[-12:] == [1] * 12
-    assert sizes == sorted(sizes, reverse=True)
+def test_dynamic_costly_items_go_first_and_equal_ones_as_in_the_input():
+    schedule = make_schedule("dynamic", ("gpu0",), 8)
+    schedule.extend(items(4, 0, [1.0, 3.0, 3.0, 2.0]))
+    schedule.extend(items(3, 4, [3.0, 9.0, 0.0]))
+    assert indices(schedule.take("gpu0", 7)) == [5, 1, 2, 4, 3, 0, 6]
+
+
+def test_dynamic_costly_items_are_spread_over_the_shards():
+    """However they lie in the input: here all costly ones at its end, as in a folder sorted by size."""
+    schedule = make_schedule("dynamic", SIX, 8)
+    schedule.extend(items(50, 0, [float(index**2) for index in range(50)]))
+    assert list(schedule.sizes().values()) == [9, 9, 8, 8, 8, 8]
+    assert [indices(schedule.first(worker, 1)) for worker in SIX] == [[49], [48], [47], [46], [45], [44]]
+    sums = [sum(item.cost for item in schedule.first(worker, 50)) for worker in SIX]
+    assert max(sums) <= 1.05 * min(sums)
+
+
+def test_dynamic_costs_change_only_the_order():
+    given = items(50, 0, [float(index % 7) for index in range(50)])
+    schedule = make_schedule("dynamic", SIX, 8)
+    schedule.extend(given)
+    assert sorted(item for worker in SIX for item in schedule.take(worker, 50)) == given
+
+
+def test_dynamic_the_first_worker_that_is_ready_leaves_the_others_their_shards():
+    """All begin together with more room than there are items: each has its own shard, nobody takes all."""
+    schedule = filled("dynamic", SIX, 50)
+    taken = {worker: schedule.take(worker, 32, slots=128, ready=6) for worker in SIX}
+    assert [len(taken[worker]) for worker in SIX] == [9, 9, 8, 8, 8, 8]
+
+
+def test_dynamic_one_that_is_ready_alone_takes_all_it_has_room_for():
+    schedule = filled("dynamic", SIX, 50)
+    assert len(schedule.take("gpu3", 32, slots=128, ready=1)) == 32
+    assert len(schedule.take("gpu3", 32, slots=128, ready=1)) == 18
 
 
 def test_dynamic_takes_do_not_shrink_while_more_input_may_come():
     schedule = make_schedule("dynamic", SIX, 8)
     schedule.extend(items(60))
-    assert len(schedule.take("gpu0", 32)) == 32
+    assert [len(schedule.take("gpu0", 32, slots=8, ready=6)) for _ in range(2)] == [32, 28]
 
 
-@pytest.mark.parametrize("slow", [1, 2, 3])
-def test_dynamic_nobody_holds_much_while_another_idles(slow):
-    """Simulated: gpu0 takes ``slow`` times as long an image; each asks for 32 at a time, as soon as it has none."""
-    schedule, clock, idle_since = filled("dynamic", SIX, 2000), dict.fromkeys(SIX, 0.0), []
-    while len(idle_since) < len(SIX):
-        worker = min(clock, key=clock.get)
-        taken = schedule.take(worker, 32)
-        if not taken:
-            idle_since.append(clock.pop(worker))
-            continue
-        clock[worker] += len(taken) * (slow if worker == "gpu0" else 1)
-    assert max(idle_since) - min(idle_since) <= 0.03 * max(idle_since)
+def run_to_the_end(schedule, seconds, speeds, slots, batch_by_batch):
+    """Simulates workers that are fed as the coordinator feeds them: up to two batches ahead.
+
+    Args:
+        seconds: of each item, at speed 1.
+        speeds: of the workers by name.
+        slots: items that a worker does side by side.
+        batch_by_batch: a worker takes new ones only when all of its batch have ended, as by generate.
+
+    Returns:
+        When each worker ended, and the longest time it had one batch inside.
+    """
+    waiting, inside = {worker: deque() for worker in speeds}, dict.fromkeys(speeds, 0)
+    ends, longest = dict.fromkeys(speeds, 0.0), dict.fromkeys(speeds, 0.0)
+    events, now = [], 0.0
+
+    def begin(worker, group):
+        took = sum(seconds[item.index] for item in group) / speeds[worker]
+        inside[worker] += len(group)
+        longest[worker] = max(longest[worker], took)
+        heapq.heappush(events, (now + took, worker, len(group)))
+
+    def hand_out():
+        for worker, mine in waiting.items():
+            while (free := 2 * slots - len(mine)) > 0:
+                taken = schedule.take(worker, min(slots, 32, free), slots, len(speeds))
+                if not taken:
+                    break
+                mine += taken
+        for worker, mine in waiting.items():
+            if batch_by_batch and mine and not inside[worker]:
+                begin(worker, [mine.popleft() for _ in range(min(slots, len(mine)))])
+            while not batch_by_batch and mine and inside[worker] < slots:
+                begin(worker, [mine.popleft()])
+
+    while True:
+        before = None
+        while before != (schedule.pending, len(events)):
+            before = schedule.pending, len(events)
+            hand_out()
+        if not events:
+            break
+        now, worker, count = heapq.heappop(events)
+        inside[worker] -= count
+        ends[worker] = now
+        schedule.ended(worker, count)
+    assert not schedule.pending and not any(waiting.values())
+    return ends, longest
+
+
+@pytest.mark.parametrize("batch_by_batch", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_dynamic_nobody_ends_more_than_one_batch_after_the_others(seed, batch_by_batch):
+    """Random numbers of items, workers and slots; some workers are up to ten times slower, some items fifty times."""
+    rng = random.Random(seed)
+    slots, count = rng.choice([1, 2, 8, 64]), rng.randint(1, 2000)
+    speeds = {f"gpu{number}": rng.uniform(0.1, 1) for number in range(rng.randint(2, 8))}
+    seconds = [rng.lognormvariate(0, rng.choice([0.1, 0.6, 1.0])) for _ in range(count)]
+    schedule = make_schedule("dynamic", list(speeds), 8)
+    for first in range(0, count, 500):
+        schedule.extend(items(len(seconds[first : first + 500]), first, seconds[first : first + 500]))
+    schedule.complete()
+    ends, longest = run_to_the_end(schedule, seconds, speeds, slots, batch_by_batch)
+    assert all(ends[worker] - min(ends.values()) <= longest[worker] * 1.000001 for worker in speeds)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_dynamic_costly_items_keep_nobody_after_the_others(seed):
+    """Ten costly items at the end of the input: begun in its order, they would."""
+    rng = random.Random(seed)
+    seconds = [rng.uniform(0.9, 1.1) for _ in range(200)] + [30.0] * 10
+    took = []
+    for costs in (seconds, None):
+        schedule = make_schedule("dynamic", SIX, 8)
+        schedule.extend(items(210, 0, costs))
+        schedule.complete()
+        ends, _ = run_to_the_end(schedule, seconds, dict.fromkeys(SIX, 1.0), 1, False)
+        took.append(max(ends.values()))
+    ideal = sum(seconds) / len(SIX)
+    assert took[0] <= 1.02 * ideal < 1.05 * ideal <= took[1]
 
 
 def test_lockstep_a_round_ends_for_all_before_the_next_begins():
@@ -169,6 +277,47 @@ def test_lockstep_asking_while_there_is_no_input_begins_no_round():
     for _ in range(5):
         assert schedule.take("gpu0", 2) == []
     assert schedule.round == 0
+
+
+def in_lockstep(parts):
+    """Two workers of rounds of two; parts: for each round and worker, when it ends its items."""
+    schedule = filled("lockstep", ("gpu0", "gpu1"), 4 * len(parts), round_size=2)
+    for both in parts:
+        for worker in ("gpu0", "gpu1"):
+            assert len(schedule.take(worker, 2)) == 2
+        for worker, times in zip(("gpu0", "gpu1"), both):
+            for time in times:
+                schedule.ended(worker, 1, time)
+    return schedule
+
+
+def test_lockstep_drift_is_how_long_the_first_was_ahead_of_the_last_at_a_rounds_end():
+    schedule = in_lockstep([((1.0, 2.0), (1.5, 2.5)), ((4.0, 7.5), (5.0, 6.0)), ((8.0, 9.0), (8.5, 9.25))])
+    rounds = schedule.rounds
+    assert (rounds.begun, rounds.over, rounds.last, rounds.most, rounds.worst) == (3, 3, 0.25, 1.5, 2)
+    assert rounds.mean == pytest.approx(0.75)
+
+
+def test_lockstep_a_round_that_is_not_over_has_no_drift_yet():
+    schedule = in_lockstep([((1.0, 2.0), (1.5, 2.5)), ((4.0, 7.5), (5.0,))])
+    assert schedule.rounds == (2, 1, 0.5, 0.5, 0.5, 1)
+    schedule.ended("gpu1", 1, 8.5)
+    assert schedule.rounds == (2, 2, 1.0, 0.75, 1.0, 2)
+
+
+def test_lockstep_items_that_others_do_for_one_that_left_count_for_its_part():
+    schedule = filled("lockstep", ("gpu0", "gpu1"), 4, round_size=2)
+    schedule.take("gpu0", 2)
+    schedule.take("gpu1", 2)
+    schedule.ended("gpu1", 2, 3.0)
+    schedule.leave("gpu0")
+    schedule.ended("gpu0", 2, 5.0)
+    assert schedule.rounds == (1, 1, 2.0, 2.0, 2.0, 1)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "round-robin"])
+def test_only_lockstep_has_rounds(kind):
+    assert filled(kind, SIX, 50).rounds is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -243,8 +392,8 @@ def test_dynamic_a_worker_does_not_take_from_others_because_its_next_items_want_
 
 
 def test_stretches_cover_all_rows_evenly():
-    assert stretches(50, 6) == [(0, 8), (8, 16), (16, 25), (25, 33), (33, 41), (41, 50)]
-    assert stretches(2, 4) == [(0, 0), (0, 1), (1, 1), (1, 2)]
+    assert stretches(50, 6) == [(0, 9), (9, 18), (18, 26), (26, 34), (34, 42), (42, 50)]
+    assert stretches(2, 4) == [(0, 1), (1, 2), (2, 2), (2, 2)]
 
 
 # ---- under any sequence of calls ----

@@ -472,6 +472,25 @@ def test_stats_tell_the_stage_and_count_up(bench, monkeypatch):
     assert bench.sent(Hello)[0].pid == os.getpid()
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [("CUDA out of memory. Tried to allocate 9 GiB. GPU 0 has 8 GiB of which 1 GiB is free. Including "
+      "non-PyTorch memory, this process has 6 GiB memory in use. See documentation for Memory Management",
+      "RuntimeError: CUDA out of memory. Tried to allocate 9 GiB. GPU 0 has 8 GiB of which 1 GiB is "
+      "free."),
+     ("CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported at some other API "
+      "call", "RuntimeError: CUDA error: device-side assert triggered")],
+)  # fmt: skip
+def test_what_torch_tells_programmers_is_not_told_to_users(bench, monkeypatch, error, words):
+    def load_engine(options):
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(caption.engine, "load_engine", load_engine)
+    bench.start()
+    bench.end()
+    assert bench.sent(NotLoaded)[0].message == words
+
+
 def test_a_request_that_the_engine_refuses_fails_and_its_neighbours_go_on(bench, with_engine):
     engine = with_engine()
     step = engine.step

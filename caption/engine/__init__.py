@@ -63,6 +63,7 @@ class EngineOptions:
     allow_pickled_weights: bool = False
     adapter: Adapter | None = None  # that the engine begins with
     threads: int | None = None  # CPU threads of torch
+    memory_share: float = 1.0  # the part of a GPU's memory that may be taken: others may sit on the same card
     model_identity: str | None = None  # changes when a file of the model changes; what a check found is kept by it
 
 
@@ -101,7 +102,12 @@ class Refusal:
 
 
 class Engine(Protocol):
-    """Holds up to `slots` requests and brings them to their end, in any order."""
+    """Holds up to `slots` requests and brings them to their end, in any order.
+
+    check_seconds: of its loading, those after the model was there.
+    """
+
+    check_seconds: float
 
     @property
     def slots(self) -> int:

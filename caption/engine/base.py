@@ -64,9 +64,11 @@ class ModelEngine:
     """An engine around a loaded model. Subclasses decide when what is computed.
 
     fallback: why another engine, which would have been faster, was not taken.
+    check_seconds: from the loaded model to this engine, the check included.
     """
 
     name: str
+    check_seconds = 0.0
 
     def __init__(self, options: EngineOptions, loaded: Loaded | None = None, fallback: str | None = None):
         loaded = loaded or load(options)

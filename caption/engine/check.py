@@ -4,6 +4,7 @@ Told at load, by a look at two small pictures: once for a model on a kind of dev
 """
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,6 +47,7 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 6e-2}
 def load_fastest(options: EngineOptions) -> ModelEngine:
     """Load the model once, and return the fastest engine that is right for it. Raises what load raises."""
     loaded = load(options)
+    began = time.monotonic()
     if options.num_beams > 1:
         return GenerateEngine(options, loaded)  # what was asked for, so no fallback
     ways = WAYS[options.device == "cuda"]
@@ -56,13 +58,16 @@ def load_fastest(options: EngineOptions) -> ModelEngine:
     name = type(loaded.model).__name__
     if verdict.way == len(ways):
         reason = f"{name} can't be captioned in slots, only in slower batches: {verdict.faults[-1]}"
-        return GenerateEngine(options, loaded, reason)
+        engine = GenerateEngine(options, loaded, reason)
+        engine.check_seconds = time.monotonic() - began
+        return engine
     way = ways[verdict.way]
     if way.fast:
         _install(loaded.model, [])
     engine = SlotEngine(options, loaded, way.graphs)
     if verdict.faults:
         engine.fallback = f"{name} is decoded without {way.lost}, which is slower: {verdict.faults[0]}"
+    engine.check_seconds = time.monotonic() - began
     return engine
 
 

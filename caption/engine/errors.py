@@ -44,7 +44,8 @@ class DoesNotLoad(ModelError):
 MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|_ALLOC_FAILED", re.IGNORECASE)
 DEVICE = re.compile(
     r"CUDA error|device-side assert|illegal memory access|unspecified launch failure|CUDNN_STATUS|CUBLAS_STATUS"
-    r"|NCCL error|ECC error|HIP error|MPS backend",
+    r"|NCCL error|ECC error|HIP error|MPS backend|No CUDA GPUs are available|CUDA unknown error"
+    r"|CUDA driver initialization failed|fallen off the bus|GPU is lost",
     re.IGNORECASE,
 )
 

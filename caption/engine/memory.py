@@ -15,11 +15,13 @@ LOGITS = 16  # bytes a row and word of the vocabulary: fp16, fp32, and what samp
 class Memory:
     """What the engine may take of a card.
 
+    share: the part of the card that is this process's, the model included.
+
     After `watch`, a group of prompts is prefilled, then `measure` says what it took; from then on `plan` can tell.
     """
 
-    def __init__(self, device: torch.device):
-        self.device = device
+    def __init__(self, device: torch.device, share: float = 1.0):
+        self.device, self.share = device, share
         self.token_bytes = 0.0  # that a token of a prompt takes while its group is prefilled, at most so far
         self.place_bytes = 0.0  # keys and values of a token
         self.row_bytes = 0  # of a slot, however long
@@ -43,8 +45,10 @@ class Memory:
         held: bytes that the cache takes already, which count as free.
         """
         free, total = torch.cuda.mem_get_info(self.device)
-        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        room = max(free + unused + held - SPARE * total, 0)
+        allocated = torch.cuda.memory_allocated(self.device)
+        unused = torch.cuda.memory_reserved(self.device) - allocated
+        own = self.share * (1 - SPARE) * total - allocated
+        room = max(min(free + unused - SPARE * total, own) + held, 0)
         tokens = max(1, min(MOST_TOKENS, int(room * PROMPTS / self.token_bytes)))
         slots = int((room - tokens * self.token_bytes) / (self.place_bytes * capacity + self.row_bytes))
         return max(1, min(MOST_SLOTS, slots)), tokens

@@ -36,6 +36,8 @@ AUTO_SLOTS = 8
 class NullEngine:
     """Answers each request with the text that the preparer put in it, after "null:MS" milliseconds a picture."""
 
+    check_seconds = 0.0
+
     def __init__(self, options: EngineOptions):
         self.options = options
         try:

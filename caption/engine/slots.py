@@ -35,7 +35,7 @@ class SlotEngine(ModelEngine):
         # Prompts are prepared beside the steps, with waits of the host for the device that must not be for all of it.
         self.beside = torch.cuda.Stream() if options.device == "cuda" else None
         decides = options.batch_size is None and self.beside is not None
-        self.memory = Memory(torch.device("cuda")) if decides else None
+        self.memory = Memory(torch.device("cuda"), options.memory_share) if decides else None
         self.prefill_tokens = MOST_TOKENS  # of one group, padding included
         self.reset()
 

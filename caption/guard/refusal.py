@@ -137,8 +137,10 @@ def is_refusal(text: str) -> bool:
     lower = " " + text.lower().replace("\n", " ")
     told = None
     for hints, pattern in _COMPILED.values():
-        if any(hint in lower for hint in hints):
-            told = unquoted(text) if told is None else told
-            if pattern.search(told):
-                return True
+        for hint in hints:
+            if hint in lower:
+                told = unquoted(text) if told is None else told
+                if pattern.search(told):
+                    return True
+                break
     return False

@@ -1,10 +1,10 @@
-"""Archived: pictures of a run that lie inside other files, in tars and tables, for exports that want their bytes."""
+"""Archived: pictures of a run that lie inside other files, in tars and tables, for those that want to see them."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -13,21 +13,23 @@ from caption.image import ENDINGS, FORMATS
 from caption.outputs.pictures import picture_path
 from caption.runfile import read_run_file
 from caption.sources import STDIN, open_source
+from caption.where import Where
 
 
 class Archived:
     """Finds the picture of a row: the file of its name, or the place in the run's input that has its id.
 
-    The input is looked through once, when the first picture is no file; the places of all that are none are kept.
+    The input is looked through once, when the first picture is no file; the places of those that are none are kept.
 
     Args:
         out: output folder of the run.
         root: folder from which the rows' images count.
+        only: the ids of all rows that will be asked for, where they are known; the places of others are not kept.
     """
 
-    def __init__(self, out: Path, root: Path):
-        self._out, self._root = out, root
-        self._places: dict[str, Any] | None = None
+    def __init__(self, out: Path, root: Path, only: Collection[str] | None = None):
+        self._out, self._root, self._only = out, root, only
+        self._places: dict[str, Where] | None = None
 
     def read(self, row: dict) -> bytes:
         """The bytes of a row's picture.
@@ -35,22 +37,32 @@ class Archived:
         Raises:
             OSError, ItemError: it is gone, or can't be read.
         """
+        where = self.place(row)
+        return Path(where).read_bytes() if isinstance(where, str) else where.read()
+
+    def place(self, row: dict) -> Where:
+        """Where a row's picture is.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
         path = picture_path(self._root, row["image"])
         if path.is_file():
-            return path.read_bytes()
+            return str(path)
         if self._places is None:
             self._places = self._look()
         if row["id"] not in self._places:
             raise FileNotFoundError(path)
-        return self._places[row["id"]].read()
+        return self._places[row["id"]]
 
-    def _look(self) -> dict[str, Any]:
+    def _look(self) -> dict[str, Where]:
         settings = read_run_file(self._out)["runs"][-1]["settings"]
         try:
             if not settings.get("input") or settings["input"] == STDIN:
                 return {}
             items = open_source(settings["input"], 0, self._out, settings).items(None)
-            return {item.id: item.where for item in items if hasattr(item.where, "read")}
+            wanted = (item for item in items if self._only is None or item.id in self._only)
+            return {item.id: item.where for item in wanted if not isinstance(item.where, str)}
         except (CaptionError, OSError):  # the input is gone: its pictures are counted as missing
             return {}
 
@@ -69,4 +81,3 @@ def ending(image: str, content: bytes) -> str:
             return "." + picture.format.lower()
     except (OSError, KeyError, ValueError) as error:
         raise Unreadable(f"{image} is no picture") from error
-

@@ -42,13 +42,16 @@ class Source(Protocol):
         takes: what it looks for, for the sentence of an input that holds none.
         ignored: files passed over so far because they are no pictures.
         left_out: images passed over so far because the user wants that.
+        ignored_first, left_out_first: the names of the first ``NAMED`` of them.
         warnings: sentences about what couldn't be read; grows while items are read.
     """
 
     described: str
     takes: str
     ignored: int
+    ignored_first: Sequence[str]
     left_out: int
+    left_out_first: Sequence[str]
     warnings: list[str]
 
     def items(self, limit: int | None = None) -> Iterator[Item]:

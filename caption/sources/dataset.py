@@ -29,6 +29,7 @@ class DatasetSource:
     takes = "it takes a row an image"
     unique = False
     ignored = 0
+    ignored_first = ()
 
     def __init__(self, folder: str, root: str | None, image_column: str | None, id_column: str | None):
         self.described = f"dataset {shown(folder)}"

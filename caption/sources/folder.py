@@ -10,7 +10,7 @@ from pathlib import Path
 
 from caption.errors import InputError
 from caption.image import ENDINGS
-from caption.sources.picture import Picture
+from caption.sources.picture import NAMED, Picture
 
 _Identity = tuple[int, int]
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of Hugging Face's imagefolder
@@ -40,7 +40,7 @@ class FolderSource:
     ):
         self.described = f"folder {shown(root)}"
         self.takes = "it takes files ending in " + " ".join(ending.lstrip(".") for ending in endings)
-        self.ignored = 0
+        self.ignored, self.ignored_first = 0, []
         self.warnings: list[str] = []
         self._root, self._output, self._endings = os.fspath(root), output, endings
         self._with_metadata, self._details = with_metadata, details
@@ -55,7 +55,7 @@ class FolderSource:
     def pictures(self) -> Iterator[Picture]:
         from caption.sources.metadata import Metadata
 
-        self.ignored = 0
+        self.ignored, self.ignored_first = 0, []
         self.warnings.clear()
         metadata = Metadata(self.warnings) if self._with_metadata else None
         for id, where in self._walk(metadata):
@@ -130,6 +130,7 @@ class FolderSource:
                     metadata.add(entry.path, prefix)
                 else:
                     self.ignored += 1
+                    self.ignored_first += [prefix + as_id(entry.name)] * (self.ignored <= NAMED)
         return names, links
 
 
@@ -189,6 +190,8 @@ _ESCAPED = re.compile("%(25|[89A-F][0-9A-F])")
 
 def as_id(name: str) -> str:
     """The name as it stands in ids: an undecodable byte is %XX; where a name itself reads like that, its % is %25."""
+    if name.isascii() and "%" not in name:
+        return name
     return _NOT_IN_IDS.sub(lambda found: "%25" if found[0] == "%" else f"%{ord(found[0]) - 0xDC00:02X}", name)
 
 

@@ -13,7 +13,7 @@ import orjson
 from caption.errors import BadRow, MissingField
 from caption.item import Item
 from caption.prompts import MissingFieldError, Prompts, filled
-from caption.sources.picture import Picture, Pictures
+from caption.sources.picture import NAMED, Picture, Pictures
 from checkpoint.ids import IdSet, digest
 
 _BLOCK = 1024  # items whose ids are looked up at once
@@ -30,12 +30,12 @@ class ItemSource:
         skip_existing: endings; images that have a file of their name with one of them are left out.
 
     Attributes:
-        left_out: images left out so far because they have a sidecar.
+        left_out: images left out so far because they have a sidecar; left_out_first: the ids of the first of them.
     """
 
     def __init__(self, pictures: Pictures, seed: int, prompts: Prompts, skip_existing: Sequence[str] = ()):
         self._pictures, self._seed, self._prompts, self._endings = pictures, seed, prompts, tuple(skip_existing)
-        self.left_out = 0
+        self.left_out, self.left_out_first = 0, []
 
     @property
     def described(self) -> str:
@@ -50,6 +50,10 @@ class ItemSource:
         return self._pictures.ignored
 
     @property
+    def ignored_first(self) -> Sequence[str]:
+        return self._pictures.ignored_first
+
+    @property
     def warnings(self) -> list[str]:
         return self._pictures.warnings
 
@@ -62,7 +66,7 @@ class ItemSource:
 
     def items(self, limit: int | None = None) -> Iterator[Item]:
         """The items of the first ``limit`` images, in order; their ids are made unique."""
-        self.left_out = 0
+        self.left_out, self.left_out_first = 0, []
         items = self._numbered(itertools.islice(self._pictures.pictures(), limit))
         return items if self._pictures.unique else _unique(items, self.warnings.append)
 
@@ -71,6 +75,7 @@ class ItemSource:
         for position, picture in enumerate(pictures):
             if self._endings and self._has_sidecar(picture):
                 self.left_out += 1
+                self.left_out_first += [picture.id] * (self.left_out <= NAMED)
                 continue
             seed = self._seed + position
             if picture.fields is None and picture.fault is None and self._prompts.plain:

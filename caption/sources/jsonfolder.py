@@ -51,6 +51,10 @@ class JsonFolderSource:
         return self._files.ignored
 
     @property
+    def ignored_first(self) -> list[str]:
+        return self._files.ignored_first
+
+    @property
     def warnings(self) -> list[str]:
         return self._files.warnings
 

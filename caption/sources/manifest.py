@@ -10,7 +10,7 @@ from caption.errors import BadRow
 from caption.sources.columns import choose_columns, id_of, picture_of
 from caption.sources.folder import as_id, shown
 from caption.sources.picture import Picture
-from caption.sources.text import Row, json_lines, path_lines, table_rows
+from caption.sources.text import Row, count_lines, json_lines, path_lines, table_rows
 
 READERS: dict[str, Callable[[str], Iterator[Row]]] = {
     "list": path_lines,
@@ -35,13 +35,14 @@ class ManifestSource:
     takes = "it takes a row an image"
     unique = False
     ignored = 0
+    ignored_first = ()
 
     def __init__(
         self, path: str, kind: str, root: str | None, image_column: str | None, id_column: str | None, name: str = ""
     ):
         self.described = f"{kind} manifest {name or shown(path)}" if kind != "list" else f"list {name or shown(path)}"
         self.warnings: list[str] = []
-        self._path, self._read = path, READERS[kind]
+        self._path, self._kind, self._read = path, kind, READERS[kind]
         self._root = root if root is not None else os.path.dirname(path)
         self._name = as_id(name or os.path.basename(path))
         self._image, self._id = image_column, id_column
@@ -55,8 +56,8 @@ class ManifestSource:
                 self._image, self._id = choose_columns(list(row), self._image, self._id, self.described)
                 return
 
-    def size(self) -> None:
-        return None
+    def size(self) -> int | None:
+        return count_lines(self._path, self._kind) if self._kind in ("list", "jsonl") else None
 
     def pictures(self) -> Iterator[Picture]:
         self.warnings.clear()

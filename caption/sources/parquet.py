@@ -37,6 +37,7 @@ class ParquetSource:
     takes = "it takes a row an image"
     unique = False
     ignored = 0
+    ignored_first = ()
 
     def __init__(
         self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from caption.where import Where
+
+NAMED = 3  # of what is passed over, so many are named
 
 
 class Picture(NamedTuple):
@@ -34,6 +36,7 @@ class Pictures(Protocol):
         takes: what it looks for, for the sentence of an input that holds none.
         unique: no id can stand twice in it.
         ignored: files passed over so far because they are no pictures.
+        ignored_first: the names of the first ``NAMED`` of them.
         warnings: sentences about what couldn't be read; grows while pictures are read.
     """
 
@@ -41,6 +44,7 @@ class Pictures(Protocol):
     takes: str
     unique: bool
     ignored: int
+    ignored_first: Sequence[str]
     warnings: list[str]
 
     def pictures(self) -> Iterator[Picture]:
@@ -48,5 +52,5 @@ class Pictures(Protocol):
         ...
 
     def size(self) -> int | None:
-        """How many there are, or None where only a walk tells."""
+        """How many there are, or None where that takes as long as a walk."""
         ...

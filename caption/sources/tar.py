@@ -13,7 +13,7 @@ import orjson
 from caption.errors import BadRow, InputError, NotAFile
 from caption.image import ENDINGS
 from caption.sources.folder import as_id, shown
-from caption.sources.picture import Picture
+from caption.sources.picture import NAMED, Picture
 from caption.where import Part
 
 _LARGEST_FIELD = 1 << 20  # bytes of a member that is read as a field
@@ -38,7 +38,7 @@ class TarSource:
 
     def __init__(self, paths: Sequence[str], names: Sequence[str], described: str):
         self.described = described
-        self.ignored = 0
+        self.ignored, self.ignored_first = 0, []
         self.warnings: list[str] = []
         self._paths, self._names = paths, names
         for path in paths:
@@ -50,7 +50,7 @@ class TarSource:
         return None
 
     def pictures(self) -> Iterator[Picture]:
-        self.ignored = 0
+        self.ignored, self.ignored_first = 0, []
         self.warnings.clear()
         for path, name in zip(self._paths, self._names):
             with _open(path) as archive:
@@ -73,7 +73,7 @@ class TarSource:
     def _sample(self, archive, path: str, shard: str, key: str, members: list[tarfile.TarInfo]) -> Iterator[Picture]:
         pictures = [member for member in members if member.name.lower().endswith(ENDINGS)]
         if not pictures:
-            self.ignored += len(members)
+            self._ignore(shard, members)
             return
         fields: dict = {}
         fault = None
@@ -82,7 +82,7 @@ class TarSource:
                 continue
             ending = member.name[len(key) + 1 :]
             if not member.isreg() or member.size > _LARGEST_FIELD:
-                self.ignored += 1
+                self._ignore(shard, [member])
             elif ending == "json":
                 try:
                     details = orjson.loads(_content(path, member))
@@ -94,13 +94,17 @@ class TarSource:
                 try:
                     fields.setdefault(ending, _content(path, member).decode().strip())
                 except (ValueError, OSError):
-                    self.ignored += 1  # an embedding, a mask: no text
+                    self._ignore(shard, [member])  # an embedding, a mask: no text
         fields["__key__"] = as_id(key)
         for member in pictures:
             image = f"{shard}/{as_id(member.name)}"
             where = Part(path, member.offset_data, member.size)
             trouble = fault if member.isreg() else (NotAFile.__name__, "the member is a link, a device or a pipe")
             yield Picture(image, image, where, dict(fields), trouble)
+
+    def _ignore(self, shard: str, members: Sequence[tarfile.TarInfo]) -> None:
+        self.ignored_first += [f"{shard}/{as_id(one.name)}" for one in members[: NAMED - len(self.ignored_first)]]
+        self.ignored += len(members)
 
 
 def _open(path: str) -> tarfile.TarFile:

@@ -29,13 +29,26 @@ def open_text(path: str) -> BinaryIO:
 def path_lines(path: str) -> Iterator[Row]:
     """A path a line; of ``find -print0``, where a NUL stands in the first block, a path a NUL."""
     with open_text(path) as file:
-        nul = b"\0" in file.read(1 << 16)
-        file.seek(0)
-        for number, line in _lines(file, b"\0" if nul else b"\n"):
+        for number, line in _lines(file, _end_of_paths(file)):
             if line is None:
                 yield number, None, f"its line is longer than {_LONGEST:,} bytes"
             elif line:
                 yield number, os.fsdecode(line), ""
+
+
+def _end_of_paths(file: BinaryIO) -> bytes:
+    nul = b"\0" in file.read(1 << 16)
+    file.seek(0)
+    return b"\0" if nul else b"\n"
+
+
+def count_lines(path: str, kind: str) -> int:
+    """How many rows a "list" or "jsonl" gives; looks at ends of lines only."""
+    with open_text(path) as file:
+        lines = _lines(file, _end_of_paths(file) if kind == "list" else b"\n")
+        if kind == "list":
+            return sum(1 for _, line in lines if line != b"")
+        return sum(1 for _, line in lines if line is None or line.strip())
 
 
 def json_lines(path: str) -> Iterator[Row]:

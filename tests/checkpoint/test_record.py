@@ -213,6 +213,21 @@ def test_a_refused_folder_stays_as_it_was_and_unlocked(out):
     assert not checkpoint.read(out).alive
 
 
+def test_a_view_names_what_opening_the_record_would_adopt(out):
+    record = opened(out)
+    record.append(CAPTIONS, rows("a"))
+    record.commit()
+    record.append(CAPTIONS, rows("b", "c"))
+    record.append(FAILED, rows("d"))
+    abandon(record)
+    with (out / CAPTIONS).open("ab") as file:
+        file.write(b'{"id": "e", "capt')
+    assert list(checkpoint.read(out).uncommitted()) == ["b", "c", "d"]
+    with opened(out) as record:
+        assert record.adopted == {CAPTIONS: 2, FAILED: 1}
+    assert list(checkpoint.read(out).uncommitted()) == []
+
+
 def test_a_record_of_a_later_format_is_refused(out, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("checkpoint.state.FORMAT", 2)

@@ -43,6 +43,23 @@ def test_what_the_cache_holds_counts_as_free(card):
     assert memory.plan(1024, 4 * GIB) == before != memory.plan(1024, 0)
 
 
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_that_share_a_card_plan_no_more_than_their_part_of_it(card, workers):
+    memory, state = card
+    memory.share, state["free"] = 1 / workers, 20 * GIB
+    slots, tokens = memory.plan(2048, 0)
+    own = 0.97 * 24 * GIB / workers - 2 * GIB  # the model is in it
+    assert taken(memory, 2048, slots, tokens) <= own < taken(memory, 2048, slots + 1, tokens)
+
+
+def test_a_share_of_the_card_is_no_more_than_what_is_free(card):
+    memory, state = card
+    state["free"] = 2 * GIB
+    alone = memory.plan(2048, 0)
+    memory.share = 0.5
+    assert memory.plan(2048, 0) == alone
+
+
 def test_a_full_card_still_tries_one(card):
     memory, state = card
     state["free"] = 0

@@ -233,3 +233,15 @@ def test_standard_input_that_is_jsonl_is_seen_as_such(tmp_path, monkeypatch):
     _standard_input.cache_clear()
     assert [(item.id, item.extra) for item in found] == [("/a.jpg", {"k": 1})]
     assert list(source.items()) == found, "it can be read again"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "count"),
+    [("a.txt", "a.jpg\n\nb.jpg\r\n\r\n \nc.jpg", 4), ("a.txt", "a.jpg\0\nb.jpg\0\0c.jpg", 3), ("a.txt", "", 0),
+     ("a.jsonl", '{"image": "a.jpg"}\n \nno JSON\n{"image": "b.jpg"}', 3)],
+)  # fmt: skip
+def test_rows_are_counted_as_they_are_read(tmp_path, name, content, count):
+    (tmp_path / name).write_bytes(content.encode())
+    source = open_source(tmp_path / name, 0, tmp_path / "out")
+    assert source.size() == len(list(source.items())) == count
+    assert source.size(2) == min(2, count)

@@ -1,0 +1,172 @@
+"""Pairs: the rows that two jobs have of the same image, and which of them are shown."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from caption.errors import OutputError
+from caption.outputs.rows import CAPTIONS
+from caption.report.counters import Sample, Spread, Top
+from caption.report.folder import Folder
+from caption.report.words import words_of
+from checkpoint.ids import digest
+
+DIFFERENT, RANDOM, LONGER_A, LONGER_B = "most different", "random", "longer in A", "longer in B"
+FLAGS_DIFFER, FAILED_ONE, SAME = "flags differ", "failed in one", "same text"
+_DIFFERENT, _LONGER, _OTHERS = 36, 12, 24
+
+
+class Keys:
+    """Rows of one file by id and image: 24 bytes each."""
+
+    def __init__(self):
+        self._ids, self._images, self._offsets = array("Q"), array("Q"), array("Q")
+
+    def add(self, offset: int, row: dict[str, Any]) -> None:
+        self._ids.append(_short(row["id"]))
+        self._images.append(_short(row["image"]))
+        self._offsets.append(offset)
+
+    def by(self, name: str) -> np.ndarray:
+        """uint64 of all rows: "id" or "image"."""
+        return np.frombuffer(self._ids if name == "id" else self._images, np.uint64)
+
+    def span(self, place: int, end: int) -> tuple[int, int]:
+        """Offset and length of a row; ``end`` is that of the file."""
+        begin = self._offsets[place]
+        return begin, (self._offsets[place + 1] if place + 1 < len(self._offsets) else end) - begin
+
+
+class Pair(NamedTuple):
+    """Attributes:
+    a, b: the two rows; that of a failed image has an error in place of a caption.
+    alike: the share of their words that stands in both, 0 to 1; 0 if one has failed.
+    """
+
+    a: dict[str, Any]
+    b: dict[str, Any]
+    alike: float
+
+
+def matches(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """For each key of ``a`` its place in ``b``, or -1; of keys that stand more than once only the first counts."""
+    partner = np.full(len(a), -1, np.int64)
+    _, first_a, first_b = np.intersect1d(a, b, return_indices=True)
+    partner[first_a] = first_b
+    return partner
+
+
+class Pairs:
+    """What two jobs made of the same images.
+
+    Args:
+        samples: how many pairs are drawn at random.
+
+    Attributes:
+        by: "id", or "image" where the jobs have no id in common (they asked other prompts).
+        both: images with a caption in both; same: ... and the same one.
+        alike: of these, percent of the words that stand in both.
+        only_a, only_b: captions whose image has no row in the other job.
+        failed_a, failed_b: images that failed in one and have a caption in the other.
+        flags_a, flags_b: by flag, captions that have it where the other's has not.
+    """
+
+    def __init__(self, a: Folder, b: Folder, keys: dict[str, Keys], samples: int):
+        """keys: "a", "b" of the captions, "failed a", "failed b" of the failures."""
+        self.by = "id" if len(np.intersect1d(keys["a"].by("id"), keys["b"].by("id"))) else "image"
+        self._a, self._b, self._keys = a, b, keys
+        self.both = self.same = self.failed_a = self.failed_b = 0
+        self.alike = Spread()
+        self.flags_a, self.flags_b = Counter(), Counter()
+        self._different, self._longer_a, self._longer_b = Top(_DIFFERENT), Top(_LONGER), Top(_LONGER)
+        self._random = Sample(samples, RANDOM)
+        self._samples = {name: Sample(_OTHERS, name) for name in (FLAGS_DIFFER, FAILED_ONE, SAME)}
+        self._read_pairs()
+        self._read_failures()
+        self.only_a = a.counts[CAPTIONS] - self.both - self.failed_b
+        self.only_b = b.counts[CAPTIONS] - self.both - self.failed_a
+
+    def _read_pairs(self) -> None:
+        partners = matches(self._keys["a"].by(self.by), self._keys["b"].by(self.by))
+        for (_, a), b in zip(self._a.captions(), self._rows_of(self._b, self._keys["b"], partners)):
+            if b is not None:
+                self._add(a, b)
+
+    def _read_failures(self) -> None:
+        for name, other, folder, of in (
+            ("failed b", "a", self._a, self._b),
+            ("failed a", "b", self._b, self._a),
+        ):
+            partners = matches(self._keys[name].by(self.by), self._keys[other].by(self.by))
+            for (_, failed), row in zip(of.failures(), self._rows_of(folder, self._keys[other], partners)):
+                if row is None:
+                    continue
+                pair = Pair(row, failed, 0.0) if other == "a" else Pair(failed, row, 0.0)
+                self._samples[FAILED_ONE].add(pair)
+                if other == "a":
+                    self.failed_b += 1
+                else:
+                    self.failed_a += 1
+
+    def _rows_of(self, folder: Folder, keys: Keys, places: np.ndarray) -> Iterator[dict[str, Any] | None]:
+        """Rows of its captions.jsonl at these places; None for -1."""
+        if not (places >= 0).any():
+            yield from (None for _ in places)
+            return
+        path, end = folder.out / CAPTIONS, folder.bytes(CAPTIONS)
+        try:
+            with path.open("rb") as file:
+                for place in places.tolist():
+                    if place < 0:
+                        yield None
+                        continue
+                    offset, length = keys.span(place, end)
+                    file.seek(offset)
+                    yield orjson.loads(file.read(length))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{path} was changed while it was read", "try once more") from error
+
+    def _add(self, a: dict[str, Any], b: dict[str, Any]) -> None:
+        words = words_of(a["caption"]), words_of(b["caption"])
+        first, second = set(words[0]), set(words[1])
+        same = a["caption"] == b["caption"]
+        pair = Pair(a, b, 1.0 if same else len(first & second) / (len(first | second) or 1))
+        self.both += 1
+        self.alike.add(round(100 * pair.alike))
+        self._random.add(pair)
+        if same:
+            self.same += 1
+            self._samples[SAME].add(pair)
+        else:
+            self._different.add(1 - pair.alike, pair)
+            if longer := len(words[0]) - len(words[1]):
+                (self._longer_a if longer > 0 else self._longer_b).add(abs(longer), pair)
+        flags = set(a["flags"]), set(b["flags"])
+        if flags[0] != flags[1]:
+            self._samples[FLAGS_DIFFER].add(pair)
+            self.flags_a.update(flags[0] - flags[1])
+            self.flags_b.update(flags[1] - flags[0])
+
+    def shown(self) -> list[tuple[Pair, list[str]]]:
+        """Pairs with the sets that they stand for, each once; the most different first."""
+        found: dict[str, tuple[Pair, list[str]]] = {}
+        for name, pairs in (
+            (DIFFERENT, self._different.rows),
+            (RANDOM, self._random.rows),
+            (LONGER_A, self._longer_a.rows),
+            (LONGER_B, self._longer_b.rows),
+            *((name, sample.rows) for name, sample in self._samples.items()),
+        ):
+            for pair in pairs:
+                found.setdefault(pair.a["id"], (pair, []))[1].append(name)
+        return sorted(found.values(), key=lambda entry: entry[0].alike)
+
+
+def _short(text: str) -> int:
+    return int.from_bytes(digest(text)[:8], "little")

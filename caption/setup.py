@@ -1,0 +1,52 @@
+"""Setup: what the workers of a run or a pool are told first, from its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from caption.adapter import Adapters
+from caption.devices import Seat
+from caption.engine import EngineOptions
+from caption.guard import GuardOptions
+from caption.image import DecodeOptions
+from caption.messages import Setup
+from caption.model import Model
+from caption.precision import Precision
+from caption.settings import OPTIONS, Settings
+
+
+def chosen_dtype(settings: Settings, seats: Sequence[Seat]) -> str:
+    """The precision that "auto" stands for on these seats."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    return "fp32" if seats[0].device == "cpu" else "fp16"
+
+
+def make_setup(
+    settings: Settings,
+    seats: Sequence[Seat],
+    model: Model,
+    precision: Precision,
+    adapters: Adapters,
+    shared: int | None = None,
+) -> Callable[[Seat], Setup]:
+    """Gives what makes the first message for a seat's worker, in the numbers of that moment.
+
+    shared: descriptor of the memory that a Python caller's pictures lie in.
+    """
+    names = {field.name for field in dataclasses.fields(EngineOptions)} & OPTIONS.keys()
+    options = EngineOptions(
+        **{name: getattr(settings, name) for name in names}
+        | {"model": model.folder, "model_identity": model.identity, "dtype": precision.dtype}
+        | {"adapter": adapters.run, "device": seats[0].device, "threads": seats[0].threads}
+    )
+    decode = DecodeOptions(settings.max_pixels, settings.max_pixels_decoded)
+    guard = GuardOptions(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(GuardOptions)})
+
+    def setup(seat: Seat) -> Setup:
+        numbers = dataclasses.replace(options, dtype=precision.dtype, memory_share=seat.memory_share)
+        timeout = settings.decode_timeout
+        return Setup(seat.name, numbers, seat.loaders, decode, timeout, guard, precision.flags, shared, adapters)
+
+    return setup

@@ -1,0 +1,121 @@
+"""Dispatcher without processes: who is given what, and what becomes of it."""
+
+import pytest
+
+from caption.crew import Died, GivenUp, Member
+from caption.devices import Seat
+from caption.dispatch import Dispatcher
+from caption.errors import ModelDoesNotLoad, NoWorkerLeft
+from caption.item import Item
+from caption.messages import Batch, Captioned, Failed, Failure, Result, Started
+from caption.precision import Precision
+from caption.schedule import make_schedule
+from caption.settings import Settings
+
+
+def items(count):
+    return [Item(i, f"{i}.png", f"{i}.png", f"/in/{i}.png", i) for i in range(count)]
+
+
+class FakeCrew:
+    """Members that are ready, and whatever a test lets them say."""
+
+    def __init__(self, count):
+        self.members = [Member(Seat(f"cpu{number}", "cpu", "", None, 1)) for number in range(count)]
+        for member in self.members:
+            member.state = "ready"
+        self.sent = {member.name: [] for member in self.members}
+        self.events = []
+        self.working = self.assembled = True
+
+    def send(self, member, message):
+        self.sent[member.name].append(message)
+
+    def poll(self, timeout):
+        events, self.events = self.events, []
+        return events
+
+    def batches(self, number):
+        return [message for message in self.sent[f"cpu{number}"] if isinstance(message, Batch)]
+
+
+class Desk:
+    """A dispatcher with ``count`` items for ``workers`` of 8 places; more: of an input that goes on."""
+
+    def __init__(self, count, workers=2, more=False):
+        self.crew, self.said = FakeCrew(workers), []
+        schedule = make_schedule("dynamic", list(self.crew.sent), 8)
+        schedule.extend(items(count))
+        if not more:
+            schedule.complete()
+        settings, precision = Settings(batch_size=8), Precision("fp32")
+        self.dispatcher = Dispatcher(settings, schedule, self.crew, precision, self.said.append)
+        self.dispatcher.hand_out()
+
+    def hear(self, number, *messages):
+        self.crew.events = [(self.crew.members[number], message) for message in messages]
+        return self.dispatcher.collect(0)
+
+
+def refs(batch):
+    return [(batch.lease, position) for position in range(len(batch.items))]
+
+
+def result(ref, caption="A cat."):
+    return Result(ref, caption, None, "stop", 3, 10, 10, 0.1, ())
+
+
+def test_no_worker_takes_what_another_could_begin_with():
+    desk = Desk(16)
+    counts = [sum(len(batch.items) for batch in desk.crew.batches(number)) for number in (0, 1)]
+    assert sum(counts) == 16 and max(counts) - min(counts) <= 4
+
+
+def test_nobody_is_given_more_than_two_fills_of_its_engine():
+    desk = Desk(1000, more=True)
+    assert [sum(len(batch.items) for batch in desk.crew.batches(number)) for number in (0, 1)] == [16, 16]
+    desk.dispatcher.hand_out()
+    assert sum(len(desk.crew.batches(number)) for number in (0, 1)) == 4
+
+
+def test_an_item_ends_once_with_the_worker_that_did_it():
+    desk = Desk(4, workers=1)
+    batch = desk.crew.batches(0)[0]
+    [ending] = desk.hear(0, Started(tuple(refs(batch))), Captioned((result(refs(batch)[0]),)))
+    assert (ending.worker, ending.item, ending.result.caption) == ("cpu0", batch.items[0], "A cat.")
+    assert desk.hear(0, Captioned((result(refs(batch)[0]),))) == []
+    assert desk.dispatcher.busy
+
+
+def test_what_failed_for_good_ends_with_its_reason():
+    desk = Desk(1, workers=1)
+    [ref] = refs(desk.crew.batches(0)[0])
+    [ending] = desk.hear(0, Failed((Failure(ref, "NotAnImage", "it is a text"),)))
+    assert (ending.result, ending.error, ending.message) == (None, "NotAnImage", "it is a text")
+    assert not desk.dispatcher.busy
+
+
+def test_a_late_result_of_a_dead_worker_is_dropped_and_its_items_go_to_others():
+    desk = Desk(2, workers=2)
+    [batch] = desk.crew.batches(0)
+    desk.crew.members[0].state = "pausing"
+    assert desk.hear(0, Died("it was killed", False)) == []
+    assert "it was killed" in desk.said[0] and "done again" in desk.said[0]
+    desk.dispatcher.hand_out()
+    again = desk.crew.batches(1)[-1]
+    assert again.items == batch.items and again.lease != batch.lease
+    assert desk.hear(0, Captioned((result(refs(batch)[0], "late"),))) == []
+    [ending] = desk.hear(1, Captioned((result(refs(again)[0]),)))
+    assert (ending.worker, ending.result.caption) == ("cpu1", "A cat.")
+
+
+@pytest.mark.parametrize(("model_error", "raised"), [(None, NoWorkerLeft), ("DoesNotLoad", ModelDoesNotLoad)])
+def test_what_ended_before_the_last_worker_was_given_up_is_not_lost(model_error, raised):
+    desk = Desk(3, workers=1)
+    ref = refs(desk.crew.batches(0)[0])[0]
+    desk.crew.working = False
+    endings = desk.hear(0, Captioned((result(ref),)), Died("the driver is gone", True),
+                        GivenUp("the driver is gone", model_error))  # fmt: skip
+    assert [ending.result.caption for ending in endings] == ["A cat."]
+    with pytest.raises(raised, match="the driver is gone"):
+        desk.dispatcher.hand_out()
