@@ -229,14 +229,9 @@ def test_the_same_adapter_elsewhere_is_the_same_job_and_another_scale_or_content
 
 
 def test_without_peft_a_run_that_needs_it_says_how_to_get_it(scenes, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.util as u\nfind = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'peft' else find(name, *rest)\n"
-    )
-    path = f"{ROOT}{os.pathsep}{tmp_path}"
-    one = run(scenes[0], "--output", tmp_path / "one", *SHAPES, "--lora", "shapes-fr", PYTHONPATH=path)
+    one = run(scenes[0], "--output", tmp_path / "one", *SHAPES, "--lora", "shapes-fr", fault="no peft")
     shown = table(tmp_path / "rows.jsonl", [{"image": sorted(scenes[1]["en"])[0], "lora": "shapes-fr"}])
-    other = run(shown, "--image-root", scenes[0], "--output", tmp_path / "other", *SHAPES, PYTHONPATH=path)
+    other = run(shown, "--image-root", scenes[0], "--output", tmp_path / "other", *SHAPES, fault="no peft")
     for done in (one, other):
         assert done.returncode == 2, done.stderr
         assert "pip install peft" in done.stderr and len(done.stderr.splitlines()) == 1
