@@ -13,6 +13,7 @@ from PIL import Image
 
 peft = pytest.importorskip("peft")
 
+from caption import CaptionPool  # noqa: E402
 from tests.runs import ROOT, captions, empty_pictures, failures, kill_group, run, start, wait_for_rows  # noqa: E402
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -82,6 +83,13 @@ def test_captions_are_those_of_peft_s_own_generate_one_by_one(scenes, tmp_path):
     for id, row in made.items():
         with Image.open(scenes[0] / id) as picture:
             assert captioner.caption([picture.convert("RGB")]) == [row["caption"]]
+
+
+def test_a_pool_captions_with_the_adapter_it_was_made_with(scenes):
+    names = sorted(scenes[1]["fr"])[:4]
+    with CaptionPool(model="shapes", device="cpu", lora="shapes-fr") as pool:
+        made = [result.caption for result in pool.caption([scenes[0] / name for name in names])]
+    assert made == [scenes[1]["fr"][name] for name in names]
 
 
 @pytest.mark.parametrize("machine", [("--batch-size", 4), ("--workers", 2, "--schedule", "round-robin")])
