@@ -23,10 +23,11 @@ class Seat:
     Attributes:
         name: "gpu0", "cpu1", "gpu0.2" for the second on one GPU: as bars, rows of statistics and messages show it.
         device: "cuda", "cpu" or "mps".
-        visible: value of CUDA_VISIBLE_DEVICES for the worker; its GPU is device 0 there.
+        visible: value of CUDA_VISIBLE_DEVICES for the worker; its GPU is device 0 there, or its GPUs 0, 1, ….
         threads: CPU threads of the model, or None for the library's default.
         loaders: processes that prepare ahead of it.
         memory_share: the part of its GPU's memory that it may take.
+        gpus: how many its model is spread over.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Seat:
     threads: int | None
     loaders: int
     memory_share: float = 1.0
+    gpus: int = 1
 
 
 def choose_seats(settings: Settings) -> list[Seat]:
@@ -57,9 +59,11 @@ def choose_seats(settings: Settings) -> list[Seat]:
                 f"--workers-per-gpu auto: the {settings.schedule} schedule needs to know all workers before",
                 "use --schedule dynamic, or say how many",
             )
-        return _gpu_seats(chosen, settings, cores)
+        make_seats = _gpu_seats if settings.gpus_per_worker == 1 else _wide_seats
+        return make_seats(chosen, settings, cores)
     asked = {"--num-gpus": settings.num_gpus, "--gpus": settings.gpus not in ("all", "free"),
-             "--workers-per-gpu": settings.workers_per_gpu != 1}  # fmt: skip
+             "--workers-per-gpu": settings.workers_per_gpu != 1,
+             "--gpus-per-worker": settings.gpus_per_worker > 1}  # fmt: skip
     for option in (option for option, given in asked.items() if given):
         raise UsageError(f"{option}: no GPU answers", f"check nvidia-smi, or leave {option} out")
     apple = sys.platform == "darwin" and platform.machine() == "arm64"
@@ -88,6 +92,31 @@ def _gpu_seats(gpus: list[Gpu], settings: Settings, cores: int) -> list[Seat]:
             gpu.free / gpu.total / each if each > 1 else 1.0,
         )
         for number, gpu in itertools.product(range(1, each + 1), gpus)
+    ]
+
+
+def _wide_seats(gpus: list[Gpu], settings: Settings, cores: int) -> list[Seat]:
+    """A worker on each group of GPUs, as they follow each other."""
+    size, option = settings.gpus_per_worker, f"--gpus-per-worker {settings.gpus_per_worker}"
+    if settings.workers_per_gpu != 1:
+        raise UsageError(f"{option}: a model on several GPUs shares none of them", "leave --workers-per-gpu out")
+    if len(gpus) < size:
+        raise UsageError(f"{option}: there are only {len(gpus)} GPUs to use", "ask for fewer")
+    groups = [gpus[start : start + size] for start in range(0, len(gpus) - size + 1, size)]
+    if over := gpus[len(groups) * size :]:
+        numbers = ", ".join(str(gpu.number) for gpu in over)
+        say(f"GPU {numbers} is left out: {option} leaves {len(over)} over.")
+    loaders = settings.loaders or max(1, min(24, cores // len(groups) - 2))
+    return [
+        Seat(
+            "gpu" + "+".join(str(gpu.number) for gpu in group),
+            "cuda",
+            ",".join(gpu.visible for gpu in group),
+            None,
+            loaders,
+            gpus=size,
+        )
+        for group in groups
     ]
 
 

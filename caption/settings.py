@@ -316,6 +316,10 @@ class Settings:
         1, "worker processes on each GPU, for small models; auto adds one after the other while memory is free and "
         "the images a second grow", group="machine", mark="free", metavar="N|auto", check=_at_least(1),
     )  # fmt: skip
+    gpus_per_worker: int = _option(
+        1, "spread a model that is larger than one GPU over N, in layers", group="machine", mark="free", metavar="N",
+        check=_at_least(1),
+    )  # fmt: skip
     workers: int = _option(
         1, "worker processes on a CPU", group="machine", mark="free", metavar="N",
         check=_at_least(1),

@@ -45,7 +45,7 @@ def make_setup(
     guard = GuardOptions(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(GuardOptions)})
 
     def setup(seat: Seat) -> Setup:
-        numbers = dataclasses.replace(options, dtype=precision.dtype, memory_share=seat.memory_share)
+        numbers = dataclasses.replace(options, dtype=precision.dtype, gpus=seat.gpus, memory_share=seat.memory_share)
         timeout = settings.decode_timeout
         return Setup(seat.name, numbers, seat.loaders, decode, timeout, guard, precision.flags, shared, adapters)
 

@@ -183,7 +183,8 @@ class Worker:
         except Exception as error:
             kind = classify(error)
             kind = kind if kind in ("memory", "device") else DoesNotLoad.__name__
-            self._channel.send(NotLoaded(kind, _words(error)))
+            larger = " A model larger than one GPU needs --gpus-per-worker 2 or more" * (kind == "memory")
+            self._channel.send(NotLoaded(kind, _words(error) + larger))
             return False
         self._pulse.enter("waiting")
         self._laps.end("model", time.monotonic() - self._engine.check_seconds)

@@ -298,3 +298,18 @@ def test_a_worker_whose_model_does_not_load_is_reported_and_the_others_go_on(run
     [said] = [line for line in done.stderr.splitlines() if "given up" in line]
     assert "gpu3" in said and "CUDA out of memory" in said
     assert len(captions(tmp_path / "out")) == 60
+
+
+def test_a_model_may_have_several_gpus_to_itself(driver, capsys):
+    assert seats(gpus_per_worker=2) == [("gpu0+1", "GPU-a,GPU-b"), ("gpu2+3", "GPU-c,GPU-d")]
+    assert seats(gpus_per_worker=3) == [("gpu0+1+2", "GPU-a,GPU-b,GPU-c")]
+    assert "GPU 3 is left out: --gpus-per-worker 3 leaves 1 over." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [({"gpus_per_worker": 5}, "there are only 4"), ({"gpus_per_worker": 2, "workers_per_gpu": 2}, "shares none")],
+)
+def test_too_many_gpus_for_a_model_or_a_model_shared_on_them_is_wrong_use(driver, asked, problem):
+    with pytest.raises(UsageError, match=problem):
+        choose_seats(Settings(**asked))

@@ -164,7 +164,7 @@ def test_axes_end_above_the_largest_and_have_few_ticks(largest):
 
 
 def test_a_line_has_a_gap_where_nothing_was_measured():
-    drawn = line("x", "a", [1, 2, None, 1], [25, 50, 75, 100], 2)
+    drawn = line("a", [1, 2, None, 1], [25, 50, 75, 100], 2)
     assert drawn.path == "M12.50,50.00L37.50,0.00M87.50,50.00"
     assert drawn.area.count("Z") == 2
 

@@ -477,7 +477,7 @@ def test_stats_tell_the_stage_and_count_up(bench, monkeypatch):
     [("CUDA out of memory. Tried to allocate 9 GiB. GPU 0 has 8 GiB of which 1 GiB is free. Including "
       "non-PyTorch memory, this process has 6 GiB memory in use. See documentation for Memory Management",
       "RuntimeError: CUDA out of memory. Tried to allocate 9 GiB. GPU 0 has 8 GiB of which 1 GiB is "
-      "free."),
+      "free. A model larger than one GPU needs --gpus-per-worker 2 or more"),
      ("CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported at some other API "
       "call", "RuntimeError: CUDA error: device-side assert triggered")],
 )  # fmt: skip

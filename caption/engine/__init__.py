@@ -48,7 +48,7 @@ class EngineOptions:
 
     model: str  # a local folder; "null" or "null:MS" for the engine that computes nothing, MS milliseconds a picture
     dtype: str  # "fp16", "bf16" or "fp32"
-    device: str  # "cuda", "cpu" or "mps"; a worker sees one GPU only, so a number is never needed
+    device: str  # "cuda", "cpu" or "mps"; a worker sees its own GPUs only, so a number is never needed
     batch_size: int | None  # pictures side by side; None: as many as the memory of a GPU bears, few on a CPU
     prompt: str  # the user turn
     max_new_tokens: int
@@ -63,6 +63,7 @@ class EngineOptions:
     allow_pickled_weights: bool = False
     adapter: Adapter | None = None  # that the engine begins with
     threads: int | None = None  # CPU threads of torch
+    gpus: int = 1  # that the model is spread over
     memory_share: float = 1.0  # the part of a GPU's memory that may be taken: others may sit on the same card
     model_identity: str | None = None  # changes when a file of the model changes; what a check found is kept by it
 

@@ -35,10 +35,11 @@ class Way(NamedTuple):
     graphs: bool
 
 
-# By whether on a GPU, best first; what comes after the last is generate.
+# By what the model is on, best first; what comes after the last is generate. Kernels and graphs belong to one GPU.
 WAYS = {
-    True: (Way("", True, True), Way("our kernels", False, True), Way("our kernels and CUDA graphs", False, False)),
-    False: (Way("", True, False), Way("our attention", False, False)),
+    "GPU": (Way("", True, True), Way("our kernels", False, True), Way("our kernels and CUDA graphs", False, False)),
+    "GPUs": (Way("", False, False),),
+    "other": (Way("", True, False), Way("our attention", False, False)),
 }
 # How far logits may lie apart, as a share of the largest: other kernels round otherwise.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 6e-2}
@@ -50,7 +51,7 @@ def load_fastest(options: EngineOptions) -> ModelEngine:
     began = time.monotonic()
     if options.num_beams > 1:
         return GenerateEngine(options, loaded)  # what was asked for, so no fallback
-    ways = WAYS[options.device == "cuda"]
+    ways = _ways(options)
     verdict = recall(options)
     if verdict is None:
         verdict = _compare(options, loaded)
@@ -71,11 +72,15 @@ def load_fastest(options: EngineOptions) -> ModelEngine:
     return engine
 
 
+def _ways(options: EngineOptions) -> tuple[Way, ...]:
+    return WAYS["other" if options.device != "cuda" else "GPU" if options.gpus == 1 else "GPUs"]
+
+
 def _compare(options: EngineOptions, loaded: Loaded) -> Verdict:
     """Try one way after the other until one answers as generate does. Leaves the model as it was."""
     faults: list[str] = []
     requests, expected = [], []
-    for number, way in enumerate(WAYS[options.device == "cuda"]):
+    for number, way in enumerate(_ways(options)):
         undo: list[Callable[[], None]] = []
         try:
             if not requests:

@@ -1,6 +1,6 @@
 """Rows of text decoded side by side, each at a step of its own: the state of all slots, and one step of all of them."""
 
-from collections import deque
+from collections import Counter, deque
 from types import SimpleNamespace
 
 import torch
@@ -194,10 +194,12 @@ class Decoder:
         return moved
 
     @property
-    def cache_bytes(self) -> int:
-        """That keys and values take."""
-        layers = (*self.cache.layers, *self.cache.cross) if self.cache else ()
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    def cache_bytes(self) -> Counter[torch.device]:
+        """That keys and values take on each device."""
+        taken = Counter()
+        for layer in (*self.cache.layers, *self.cache.cross) if self.cache else ():
+            taken[layer.keys.device] += layer.keys.nbytes + layer.values.nbytes
+        return taken
 
     def _moved(self) -> None:
         if self.graphs:

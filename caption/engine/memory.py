@@ -1,5 +1,7 @@
 """How many texts a GPU's free memory bears, by measurement: what a group of prompts took, and what a token takes."""
 
+from collections.abc import Mapping
+
 import torch
 
 from caption.engine.prefill import Prefilled
@@ -32,11 +34,11 @@ class Memory:
 
     def measure(self, group: Prefilled) -> None:
         taken = torch.cuda.max_memory_allocated(self.device) - self.before
-        tokens = group.ids.numel()
         own, _ = parts(group.cache)
         places = len(group.logits) * own[0].keys.shape[2]
-        self.token_bytes = max(self.token_bytes, taken / tokens)
-        self.place_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in own) / places
+        here = [layer.keys.nbytes + layer.values.nbytes for layer in own if layer.keys.device == self.device]
+        self.token_bytes = max(self.token_bytes, taken / group.ids.numel(), 1.0)
+        self.place_bytes = sum(here) / places
         self.row_bytes = group.logits.shape[1] * LOGITS
 
     def plan(self, capacity: int, held: int) -> tuple[int, int]:
@@ -52,3 +54,28 @@ class Memory:
         tokens = max(1, min(MOST_TOKENS, int(room * PROMPTS / self.token_bytes)))
         slots = int((room - tokens * self.token_bytes) / (self.place_bytes * capacity + self.row_bytes))
         return max(1, min(MOST_SLOTS, slots)), tokens
+
+
+class Cards:
+    """The memory of all cards that a model is spread over, mostly one: the scarcest decides."""
+
+    def __init__(self, model: torch.nn.Module, share: float = 1.0):
+        devices = sorted({parameter.device for parameter in model.parameters()}, key=lambda device: device.index)
+        self.memories = [Memory(device, share) for device in devices]
+
+    @property
+    def measured(self) -> bool:
+        return bool(self.memories[0].token_bytes)
+
+    def watch(self) -> None:
+        for memory in self.memories:
+            memory.watch()
+
+    def measure(self, group: Prefilled) -> None:
+        for memory in self.memories:
+            memory.measure(group)
+
+    def plan(self, capacity: int, held: Mapping[torch.device, int]) -> tuple[int, int]:
+        """As Memory's. held: of each device, the bytes that the cache takes already."""
+        plans = [memory.plan(capacity, held.get(memory.device, 0)) for memory in self.memories]
+        return min(slots for slots, _ in plans), min(tokens for _, tokens in plans)

@@ -31,8 +31,8 @@ def load_model(options: EngineOptions) -> torch.nn.Module:
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
-            # Onto the GPU tensor by tensor: the model never lies whole in host memory.
-            device_map={"": 0} if options.device == "cuda" else None,
+            # Onto the GPUs tensor by tensor: the model never lies whole in host memory.
+            device_map=None if options.device != "cuda" else {"": 0} if options.gpus == 1 else "balanced",
         )
     except ModelError:
         raise
@@ -47,6 +47,10 @@ def load_model(options: EngineOptions) -> torch.nn.Module:
         raise DoesNotLoad(f"the weights in {folder} are incomplete: {len(missing)} are missing, {missing[0]} first")
     if unlike := sorted(key for key, *_ in info["mismatched_keys"]):
         raise DoesNotLoad(f"{len(unlike)} weights in {folder} are not of the size its config says, {unlike[0]} first")
+    if {"cpu", "disk"} & set(map(str, getattr(model, "hf_device_map", {}).values())):
+        raise DoesNotLoad(
+            f"the model in {folder} takes more memory than {options.gpus} GPUs have free: raise --gpus-per-worker"
+        )
     if not hasattr(model, "generate"):
         raise NotAVisionModel(f"{type(model).__name__} in {folder} writes no text")
     return (model if options.device == "cuda" else model.to(options.device)).eval()

@@ -40,7 +40,7 @@ class SlotLayer(StaticLayer):
 
             kernels.append(keys, values, key_states[:, :, 0], value_states[:, :, 0], positions)
             return keys, values
-        rows = torch.arange(self.part, device=key_states.device)
+        rows, positions = torch.arange(self.part, device=keys.device), positions.to(keys.device)
         keys[rows, :, positions] = key_states[:, :, 0]
         values[rows, :, positions] = value_states[:, :, 0]
         return keys[:, :, : self.view], values[:, :, : self.view]
@@ -89,14 +89,15 @@ class SlotCache:
         """
         own, cross = parts(filled)
         for layer, source in zip(self.layers, own, strict=True):
-            length = source.keys.shape[2]
+            length, rows = source.keys.shape[2], rows.to(source.keys.device)  # each where the model has that layer
             for ours, theirs in ((layer.keys, source.keys), (layer.values, source.values)):
                 if shift is not None:
+                    shift = shift.to(theirs.device)
                     place = (torch.arange(length, device=shift.device) + shift[:, None]).clamp(max=length - 1)
                     theirs = theirs.gather(2, place[:, None, :, None].expand_as(theirs))
                 ours[rows, :, :length] = theirs
         for layer, source in zip(self.cross, cross, strict=True):
-            length = source.keys.shape[2]
+            length, rows = source.keys.shape[2], rows.to(source.keys.device)
             layer.keys = grown(layer.keys, 0, 0, length, 0)
             layer.values = grown(layer.values, 0, 0, length, 0)
             layer.keys[rows, :, :length], layer.values[rows, :, :length] = source.keys, source.values
@@ -104,6 +105,7 @@ class SlotCache:
     def move(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """Copy rows onto others; of self attention only."""
         for layer in self.layers:
+            source, target = source.to(layer.keys.device), target.to(layer.keys.device)
             layer.keys[target], layer.values[target] = layer.keys[source], layer.values[source]
 
     def clear(self, row: int) -> None:

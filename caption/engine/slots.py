@@ -10,7 +10,7 @@ from caption.engine import Answer, EngineOptions, Refusal, Request
 from caption.engine.base import AUTO_SLOTS, Loaded, ModelEngine
 from caption.engine.decoder import Decoder
 from caption.engine.errors import DoesNotLoad, classify
-from caption.engine.memory import MOST_TOKENS, Memory
+from caption.engine.memory import MOST_TOKENS, Cards
 from caption.engine.prefill import Prefill, Prefilled
 from caption.engine.sampling import signed
 
@@ -35,7 +35,7 @@ class SlotEngine(ModelEngine):
         # Prompts are prepared beside the steps, with waits of the host for the device that must not be for all of it.
         self.beside = torch.cuda.Stream() if options.device == "cuda" else None
         decides = options.batch_size is None and self.beside is not None
-        self.memory = Memory(torch.device("cuda"), options.memory_share) if decides else None
+        self.memory = Cards(self.model, options.memory_share) if decides else None
         self.prefill_tokens = MOST_TOKENS  # of one group, padding included
         self.reset()
 
@@ -96,7 +96,7 @@ class SlotEngine(ModelEngine):
         group = next(iter(self.grouped(self.waiting)))
         group.sort(key=lambda request: request.inputs["input_ids"].shape[1])
         longest = [request.inputs["input_ids"].shape[1] for request in group]
-        most = FIRST_TOKENS if self.memory and not self.memory.token_bytes else self.prefill_tokens
+        most = FIRST_TOKENS if self.memory and not self.memory.measured else self.prefill_tokens
         fits = [count for count, length in enumerate(longest, 1) if count * length <= most]
         return group[: min(fits[-1] if fits else 1, self.slots - len(self.held))]
 
@@ -137,7 +137,7 @@ class SlotEngine(ModelEngine):
 
     def _measured(self, requests: list[Request]) -> Prefilled:
         """As `prefilled`, and the first time, settle the number of slots by what it took."""
-        first = not self.memory.token_bytes
+        first = not self.memory.measured
         self.memory.watch()
         group = self.prefilled(requests)
         self.memory.measure(group)
@@ -150,7 +150,7 @@ class SlotEngine(ModelEngine):
 
         Where memory decides the number of slots, longer texts mean fewer of them; that waits until no text is held.
         """
-        if not self.memory or not self.memory.token_bytes:
+        if not self.memory or not self.memory.measured:
             return True
         need = max(one.inputs["input_ids"].shape[1] + self._limit(one) for one in self.waiting)
         decoder = self.decoder

@@ -47,7 +47,7 @@ def _file(options: EngineOptions) -> Path:
     """Raises KeyError where the model's content has no name."""
     if not options.model_identity:
         raise KeyError("model_identity")
-    device = torch.cuda.get_device_name() if options.device == "cuda" else options.device
+    device = f"{options.gpus} {torch.cuda.get_device_name()}" if options.device == "cuda" else options.device
     parts = [options.model_identity, options.prompt, options.dtype, device, torch.__version__, transformers.__version__]
     digest = hashlib.blake2b("\0".join(parts).encode(errors="surrogateescape"), digest_size=16)
     for source in sorted(Path(__file__).parent.glob("*.py")):

@@ -28,11 +28,10 @@ class Series(NamedTuple):
     """A line.
 
     Attributes:
-        name: for the legend, and its class in the style sheet.
+        kind: its class in the style sheet.
         path, area: of an SVG whose plot is 100 by 100, with y down.
     """
 
-    name: str
     kind: str
     path: str
     area: str
@@ -54,15 +53,13 @@ class Chart(NamedTuple):
     marks: list[float] = ()
 
 
-def top_and_ticks(largest: float, whole: bool = False) -> tuple[float, list[float]]:
+def top_and_ticks(largest: float) -> tuple[float, list[float]]:
     """The end of an axis from 0, and three to five round numbers on it."""
     if largest <= 0:
         return 1.0, [0.0, 1.0]
     raw = largest / 4
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in _STEPS if factor * power >= raw * 0.999)
-    if whole:
-        step = max(1, math.ceil(step))
     count = math.ceil(largest / step - 1e-9)
     return count * step, [number * step for number in range(count + 1)]
 
@@ -76,7 +73,7 @@ def time_ticks(seconds: float) -> list[Tick]:
     return [Tick(100 * at / seconds, duration(at) if at else "0") for at in range(0, int(seconds) + 1, step)]
 
 
-def line(name: str, kind: str, values: Sequence[float | None], ends: Sequence[float], top: float) -> Series:
+def line(kind: str, values: Sequence[float | None], ends: Sequence[float], top: float) -> Series:
     """A line through the middles of bins.
 
     Args:
@@ -94,7 +91,7 @@ def line(name: str, kind: str, values: Sequence[float | None], ends: Sequence[fl
     pieces = [piece for piece in pieces if piece]
     lines = ["L".join(f"{x:.2f},{y:.2f}" for x, y in piece) for piece in pieces]
     areas = [f"M{piece[0][0]:.2f},100L{line}L{piece[-1][0]:.2f},100Z" for piece, line in zip(pieces, lines)]
-    return Series(name, kind, "".join(f"M{line}" for line in lines), "".join(areas))
+    return Series(kind, "".join(f"M{line}" for line in lines), "".join(areas))
 
 
 def histogram(spreads: dict[str, Spread], unit: str) -> Chart | None:

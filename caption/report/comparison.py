@@ -21,6 +21,7 @@ from caption.report.words import words_of
 _OPENINGS, _SETTINGS, _WORDS = 8, 40, 12
 _COMMON_WORDS = 5000  # of each job, of which the telling ones are looked for
 _PIECE = re.compile(r"\S+|\s+")
+_TELLING_WORD = 0.02  # by which the shares of captions that have it differ
 _TELLING = 0.2  # of the words stand in both: else marking the others would mark all
 
 
@@ -154,7 +155,7 @@ def _telling(a: Job, b: Job) -> list[tuple[str, float, float]]:
     ]
     words = [(word, *(share.get(word, 0.0) for share in shares)) for word in {**shares[0], **shares[1]}]
     words.sort(key=lambda row: (-abs(row[1] - row[2]), row[0]))
-    return [row for row in words if abs(row[1] - row[2]) >= 0.005][:_WORDS]
+    return [row for row in words if abs(row[1] - row[2]) >= _TELLING_WORD][:_WORDS]
 
 
 def _shown(pair: Pair, sets: list[str], picture: Thumbnail | Missing | None, letters: int) -> PairShown:

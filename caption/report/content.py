@@ -98,7 +98,7 @@ def _without_sliver(bins: Sequence[Bin], width: float) -> list[Bin]:
 def _throughput(bins: Sequence[Bin], ends: Sequence[float], job: Job) -> Chart:
     rates = [one.images / one.seconds if one.seconds else None for one in bins]
     top, ticks = charts.top_and_ticks(max((rate for rate in rates if rate), default=0))
-    line = charts.line("images a second", "a", rates, _percents(ends), top)
+    line = charts.line("a", rates, _percents(ends), top)
     points = _points(ends, [f"{number(rate)} images/s" if rate is not None else "nothing measured" for rate in rates])
     y = [Tick(100 * at / top, number(at)) for at in ticks]
     return Chart(charts.time_ticks(ends[-1]), y, points, [line], marks=_marks(job))
@@ -110,7 +110,7 @@ def _load(bins: Sequence[Bin], ends: Sequence[float], job: Job) -> Chart:
     known = {"CPU": ("b", cpu), "RAM": ("c", ram)}
     if job.timeline.workers:
         known = {"GPU": ("a", _carried([_gpu(one) for one in bins]))} | known
-    lines = [charts.line(name, kind, values, _percents(ends), 100) for name, (kind, values) in known.items()]
+    lines = [charts.line(kind, values, _percents(ends), 100) for kind, values in known.values()]
     words = [
         " · ".join(f"{name} {values[place]:.0f} %" for name, (_, values) in known.items() if values[place] is not None)
         for place in range(len(bins))

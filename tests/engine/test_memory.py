@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from caption.engine.memory import MOST_SLOTS, MOST_TOKENS, Memory
+from caption.engine.memory import MOST_SLOTS, MOST_TOKENS, Cards, Memory
 
 GIB = 1 << 30
 
@@ -64,6 +64,17 @@ def test_a_full_card_still_tries_one(card):
     memory, state = card
     state["free"] = 0
     assert memory.plan(4096, 0)[0] == 1
+
+
+def test_of_several_cards_the_scarcest_decides(card):
+    memory, state = card
+    state["free"] = 20 * GIB
+    other = Memory(torch.device("cuda", 1))
+    other.token_bytes, other.place_bytes, other.row_bytes = memory.token_bytes, 3 * memory.place_bytes, memory.row_bytes
+    cards = Cards(torch.nn.Module())
+    cards.memories = [memory, other]
+    held = {other.device: GIB}
+    assert cards.plan(2048, held) == other.plan(2048, GIB) < memory.plan(2048, 0)
 
 
 @pytest.mark.gpu

@@ -199,13 +199,13 @@ class Bears:
     """Memory that bears so many places in all, once it was measured."""
 
     def __init__(self, places: int):
-        self.places, self.token_bytes = places, 0.0
+        self.places, self.measured = places, False
 
     def watch(self) -> None:
         pass
 
     def measure(self, group) -> None:
-        self.token_bytes = 1.0
+        self.measured = True
 
     def plan(self, capacity: int, held: int) -> tuple[int, int]:
         return max(1, self.places // capacity), 10**6
@@ -298,7 +298,7 @@ def test_the_check_finds_slots_that_go_wrong(checkpoint, monkeypatch, fault):
 
 def test_a_step_that_can_not_be_captured_is_decoded_without_a_graph(checkpoint, monkeypatch):
     """On a machine without a GPU, every capture fails."""
-    monkeypatch.setitem(check.WAYS, False, check.WAYS[True])
+    monkeypatch.setitem(check.WAYS, "other", check.WAYS["GPU"])
     engine = load_engine(options(checkpoint("llava")))
     said = engine.describe()
     assert said["engine"] == "slots" and said["graphs"] is False and "and CUDA graphs" in said["fallback"]
