@@ -103,8 +103,8 @@ class ModelEngine:
 
     def _wait_for_device(self) -> None:
         """Prompts and texts are computed in streams of their own, which know nothing of a change."""
-        if self.options.device == "cuda":
-            torch.cuda.synchronize()
+        for number in range(torch.cuda.device_count() if self.options.device == "cuda" else 0):
+            torch.cuda.synchronize(number)
 
     def _checked(self, requests: Iterable[Request]) -> list[Request]:
         requests = list(requests)
