@@ -6,6 +6,7 @@ import time
 from collections import Counter, defaultdict
 
 from caption import idle, summary
+from caption.adapter import AdapterCheck, Adapters
 from caption.crew import Crew
 from caption.dispatch import Dispatcher, Ending
 from caption.errors import InputError
@@ -43,6 +44,7 @@ class Coordinator:
         count: the size of the input, for display.
         twins: items that take over the row of an earlier one.
         laps: of the command so far.
+        adapters: looks at those that items name.
         schedule: empty, with the names of the crew's seats.
     """
 
@@ -62,11 +64,13 @@ class Coordinator:
         stop: StopSignals,
         twins: Twins | None = None,
         laps: Laps | None = None,
+        adapters: AdapterCheck | None = None,
     ):
         self._settings, self._source, self._feed, self._count = settings, source, feed, count
         self._schedule, self._record, self._crew = schedule, record, crew
         self._progress, self._stats, self._run_file, self._stop = progress, stats, run_file, stop
         self._twins = twins or Twins()
+        self._adapters = adapters or AdapterCheck(Adapters())
         self._dispatcher = Dispatcher(
             settings, schedule, crew, precision, progress.say, self._has_loaded,
             "all captions so far are saved; mend this and type the same command again",
@@ -124,6 +128,7 @@ class Coordinator:
 
     def _sort_out(self, items: list[Item]) -> list[Item]:
         """Those of the items that are to be computed; what needs no computing gets its row at once."""
+        items = self._adapters.mark(items)
         faulty = [item for item in items if item.fault]
         items, rows = self._twins.hold([item for item in items if not item.fault] if faulty else items)
         failed = [(item.id, failed_row(item, *item.fault)) for item in faulty] + rows.get(FAILED, [])
@@ -164,6 +169,8 @@ class Coordinator:
         self._record.commit()
         self._show(last=True)
         self.outcome.skipped = self._feed.skipped
+        self.outcome.adapter_loads = self._dispatcher.adapter_loads
+        self.outcome.adapter_seconds = self._dispatcher.adapter_seconds
         self.outcome.rounds = self._schedule.rounds
         self.outcome.complete = self._all_done()
         self.outcome.total_seconds = time.monotonic() - self._begin

@@ -22,7 +22,7 @@ from caption.stall import StallWatch
 FAILED_LOADS = 3  # a seat whose worker dies this often in a row before it has loaded is given up
 FRUITLESS_DEATHS = 10  # ... or this often in a row without one result in between
 LONGEST_PAUSE = 60.0  # seconds between two tries on one seat
-_HOPELESS = {"NotFound", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", "DoesNotLoad"}
+_HOPELESS = {"NotFound", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", "DoesNotFit", "DoesNotLoad"}
 
 
 class Died(NamedTuple):

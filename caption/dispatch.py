@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
@@ -12,9 +13,9 @@ from caption.errors import CaptionError, Flagged, ModelDoesNotLoad, ModelNotUsab
 from caption.flagpolicy import FlagPolicy
 from caption.item import Item
 from caption.leases import Leases
-from caption.messages import Batch, Captioned, Drain, Failed, Loaded, Overflowed, Result, Started
+from caption.messages import Adapted, Batch, Captioned, Drain, Failed, Loaded, Overflowed, Result, Started
 from caption.precision import Precision
-from caption.schedule import LARGEST_BATCH, Schedule, usual_slots
+from caption.schedule import LARGEST_BATCH, Schedule, adapter_of, usual_slots
 from caption.settings import Settings
 from caption.suspects import Suspects
 
@@ -47,6 +48,7 @@ class Dispatcher:
         draining: nothing is handed out any more.
         first_hand_out, first_start: when the first batch was given away, and when the first images entered an engine,
             by ``time.monotonic``; or None.
+        adapter_loads: how often a worker took another LoRA adapter; adapter_seconds: how long that took.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Dispatcher:
         self._begun = self.draining = False
         self.first_hand_out: float | None = None
         self.first_start: float | None = None
+        self.adapter_loads, self.adapter_seconds = 0, 0.0
 
     @property
     def busy(self) -> bool:
@@ -149,6 +152,9 @@ class Dispatcher:
             self._judge(member, message)
         elif isinstance(message, Overflowed):
             self._widen(message)
+        elif isinstance(message, Adapted):
+            self.adapter_loads += 1
+            self.adapter_seconds += message.seconds
         elif isinstance(message, Renewed | Retired):
             held = self._leases.revoke(member.name)
             self._suspects.add_first(held.waiting + held.suspects)
@@ -250,7 +256,8 @@ class Dispatcher:
                 del self._owners[item.index]
             self._schedule.give_back(owner, items)
         else:
-            self._suspects.add(items)
+            for _, group in itertools.groupby(items, adapter_of):
+                self._suspects.add(list(group))
 
     def _give_up(self, member: Member, message: GivenUp) -> None:
         if self.draining:
@@ -258,7 +265,7 @@ class Dispatcher:
         if self._crew.working:
             self._say(f"{member.name} is given up, the others do its part: {message.reason}")
             self._schedule.leave(member.name)
-        elif message.model_error in ("NotFound", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel"):
+        elif message.model_error in ("NotFound", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", "DoesNotFit"):
             self._failure = ModelNotUsable(message.reason)
         elif message.model_error == "DoesNotLoad":
             self._failure = ModelDoesNotLoad(message.reason)

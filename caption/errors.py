@@ -5,6 +5,7 @@ CaptionError                 a run can't begin or can't go on: one sentence for 
 │   ├── InputError
 │   ├── OutputError
 │   ├── ModelNotFound
+│   ├── AdapterNotFound      there is no such LoRA adapter, or its files can't be one
 │   └── ModelNotUsable       it needs remote code or pickled weights, or captions no pictures
 ├── FolderError        (4)   the output folder can't be continued
 │   ├── OtherJob
@@ -32,6 +33,7 @@ ItemError                    one image can't be captioned: the run goes on, ``fa
 ├── BadRow                   its line or row of the manifest is broken, or a field of it is of the wrong type
 ├── MissingField             the prompt asks for a field that it does not have
 ├── NotLocal                 a URL: pictures are read from disk only
+├── AdapterUnusable          its LoRA adapter is not there, can't be one, or does not fit the model
 └── Flagged                  its caption has a flag that --on-flag fails
 """
 
@@ -69,6 +71,10 @@ class OutputError(UsageError):
 
 
 class ModelNotFound(UsageError):
+    pass
+
+
+class AdapterNotFound(UsageError):
     pass
 
 
@@ -175,6 +181,10 @@ class MissingField(ItemError):
 
 
 class NotLocal(ItemError):
+    pass
+
+
+class AdapterUnusable(ItemError):
     pass
 
 

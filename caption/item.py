@@ -29,7 +29,8 @@ class Item(NamedTuple):
         attempts: how often it has been tried before.
         retries: one entry for each of those tries.
         extra: further fields that are carried to the row.
-        lora: the item's own adapter, or None for the run's.
+        lora: the item's own adapter, as its table names it, or None for the run's.
+        lora_scale: its strength, or None for the run's; 0 is the bare model.
         prompt_name: name of the prompt, where several are in use.
         fault: class and message of the error, where the input itself gives nothing to caption.
         cost: an estimate of its work, in tokens, by which a schedule orders items; 0.0: nobody has looked.
@@ -47,6 +48,7 @@ class Item(NamedTuple):
     retries: tuple[Change, ...] = ()
     extra: dict | None = None
     lora: str | None = None
+    lora_scale: float | None = None
     prompt_name: str | None = None
     fault: tuple[str, str] | None = None
     cost: float = 0.0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 import checkpoint
 from caption import summary
+from caption.adapter import AdapterCheck, Adapters, identity, locate, run_adapters
 from caption.console import say
 from caption.coordinator import Coordinator
 from caption.cost import estimator
@@ -58,6 +60,7 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
         summary.warn_of_slowness(settings, seats)
         out = Path(settings.output)
         source = _open_source(settings)
+        adapters = run_adapters(settings.lora, settings.lora_scale, _table_folder(settings))
         dtype = chosen_dtype(settings, seats)
         if settings.dry_run:
             dry_run(settings, make_fingerprint(settings, dtype), source, seats, dtype)
@@ -79,7 +82,7 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
                 say(f"Note: another version than in the run before: {change}.")
             run_file.note(seats=[dataclasses.asdict(seat) for seat in seats], model=dataclasses.asdict(model))
             with contextlib.closing(Followers(settings)) as followers:
-                outcome = _work(settings, source, seats, model, dtype, record, run_file, stop, laps)
+                outcome = _work(settings, source, seats, model, adapters, dtype, record, run_file, stop, laps)
             code = _exit_code(settings, record, outcome, stop) or followers.exit_code
             run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
         summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
@@ -96,8 +99,15 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
     paths = {name: fields[name] and shown_path(fields[name]) for name in PLACES}
     if settings.input == STDIN:
         paths["input"] = STDIN
-    fingerprint = fields | paths | {"dtype": dtype, "row_format": _ROW_FORMAT}
+    lora = fields["lora"] and identity(locate(fields["lora"]))
+    fingerprint = fields | paths | {"lora": lora, "dtype": dtype, "row_format": _ROW_FORMAT}
     return with_old_places(Path(settings.output), fingerprint) if settings.moved else fingerprint
+
+
+def _table_folder(settings: Settings) -> str:
+    """Where the relative paths of adapters in a table begin."""
+    path = Path(settings.input)
+    return "" if settings.input == STDIN else os.fspath(path if path.is_dir() else path.parent)
 
 
 def _open_source(settings: Settings) -> Source:
@@ -114,6 +124,7 @@ def _work(
     source: Source,
     seats: list[Seat],
     model: Model,
+    adapters: Adapters,
     dtype: str,
     record: checkpoint.Record,
     run_file: RunFile,
@@ -129,7 +140,7 @@ def _work(
     with contextlib.ExitStack() as open_:
         progress = open_.enter_context(contextlib.closing(Progress(names)))
         stats = open_.enter_context(contextlib.closing(StatsFile(out, Monitor(seats))))
-        setup, watch = make_setup(settings, seats, model, precision), watch_for(settings, seats[0].device)
+        setup, watch = make_setup(settings, seats, model, precision, adapters), watch_for(settings, seats[0].device)
         crew = open_.enter_context(Crew(seats, setup, watch))
         twins = Twins()
         if settings.dedupe:
@@ -151,6 +162,7 @@ def _work(
             stop=stop,
             twins=twins,
             laps=laps,
+            adapters=AdapterCheck(adapters),
         )
         with record_errors(out, coordinator.bytes_to_come), stop.looked_after():
             return coordinator.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from caption.adapter import Adapters
 from caption.item import Item
 
 Ref = tuple[int, int]
@@ -28,6 +29,7 @@ class Setup(NamedTuple):
     guard: object  # caption.guard.GuardOptions
     flags: tuple[str, ...] = ()
     shared: int | None = None
+    adapters: Adapters = Adapters()
 
 
 class Load(NamedTuple):
@@ -35,7 +37,8 @@ class Load(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Items to caption. ``alone``: run them as one group that nothing else joins, because one of them is suspect."""
+    """Items to caption, all with the same adapter. ``alone``: run them as one group that nothing else joins, because
+    one of them is suspect."""
 
     lease: int
     items: tuple[Item, ...]
@@ -79,6 +82,14 @@ class NotLoaded(NamedTuple):
 
     error: str
     message: str
+
+
+class Adapted(NamedTuple):
+    """The engine has loaded an adapter, for the images that follow."""
+
+    path: str
+    scale: float
+    seconds: float
 
 
 class Started(NamedTuple):

@@ -110,7 +110,7 @@ def _way_back(out: Path, error: checkpoint.Mismatch) -> str:
             return f"to go on with it give the files of then, --model {before}{revision}"
     if error.field in PLACES:
         return "add --moved if it is the same data set at another place"
-    if error.field in OPTIONS:
+    if error.field in OPTIONS and error.field != "lora":
         return f"to go on with it set {OPTIONS[error.field].flag} to the old value"
     return f"to go on with it give the same {error.field} as before"
 

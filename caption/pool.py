@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from caption.adapter import run_adapters
 from caption.call import Call, CaptionResult
 from caption.devices import choose_seats
 from caption.errors import UsageError
@@ -62,7 +63,8 @@ class CaptionPool:
             settings.model, settings.revision, settings.trust_remote_code, settings.allow_pickled_weights
         )
         precision, memory = Precision(chosen_dtype(settings, seats)), PictureMemory()
-        setup = make_setup(settings, seats, model, precision, memory.descriptor)
+        adapters = run_adapters(settings.lora, settings.lora_scale, "")
+        setup = make_setup(settings, seats, model, precision, adapters, memory.descriptor)
         self._settings, self._memory = settings, memory
         self._thread = PoolThread(settings, seats, setup, precision, memory)
         self._close = weakref.finalize(self, self._thread.close)

@@ -16,7 +16,7 @@ from caption import __version__
 from caption.errors import Damaged
 from checkpoint import durable
 
-_PACKAGES = ("torch", "transformers", "accelerate", "pillow", "numpy", "tokenizers")
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "pillow", "numpy", "tokenizers")
 
 
 def now() -> str:

@@ -75,14 +75,14 @@ class Schedule:
         self._complete = True
 
     def take(self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0) -> list[Item]:
-        """Up to ``want`` items for ``worker``; none if it has to wait or all is handed out.
+        """Up to ``want`` items of one adapter for ``worker``; none if it has to wait or all is handed out.
 
         Args:
             slots: items that it does side by side.
             ready: workers that can take items now; 0 for all.
         """
         shard = self._shards[worker]
-        taken = [shard.popleft() for _ in range(min(want, len(shard)))]
+        taken = [shard.popleft() for _ in range(alike(shard, want))]
         self._held[worker] += len(taken)
         return taken
 
@@ -112,6 +112,7 @@ class Schedule:
 class Dynamic(Schedule):
     """Each worker from its own shard, then from the longest one left; costly items go first.
 
+    Items of one LoRA adapter stand together, and each worker gets stretches of few adapters; the rest holds within one.
     Items of equal cost are dealt in stretches of the input. Others are spread: each shard gets as many, of about the
     same cost in all. Once the end of the input is in sight, nobody holds more items that have to wait than it will
     have begun when a quarter of the rest is done: so the others end within the batch that the first to end was in, too.
@@ -120,19 +121,36 @@ class Dynamic(Schedule):
     def __init__(self, workers: Sequence[str]):
         super().__init__(workers)
         self._done = Counter()
+        self._adapters: set[tuple] = set()  # seen so far
 
     def extend(self, items: Sequence[Item]) -> None:
-        shortest_first = sorted(self._shards.values(), key=len)
-        for shard, part in zip(shortest_first, dealt(items, len(shortest_first))):
+        self._adapters.update(map(adapter_of, items))
+        shards = list(self._shards.values())
+        if len(self._adapters) > 1:
+            items = by_adapter(items)
+            parts = [items[start:end] for start, end in stretches(len(items), len(shards))]
+        else:
+            shards.sort(key=len)
+            parts = dealt(items, len(shards))
+        for shard, part in zip(shards, parts):
             shard.extend(part)
-            _sort(shard)
+            self._sort(shard)
+
+    def _sort(self, shard: deque[Item]) -> None:
+        """Costly items first, equal ones as they stood; adapters as the first of each stood."""
+        items = sorted(shard, key=_COST, reverse=True)
+        if len(self._adapters) > 1:
+            order = {adapter: place for place, adapter in enumerate(dict.fromkeys(map(adapter_of, shard)))}
+            items.sort(key=lambda item: order[adapter_of(item)])
+        shard.clear()
+        shard.extend(items)
 
     def take(self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0) -> list[Item]:
         want = min(want, self._allowed(worker, slots, ready))
         taken = super().take(worker, want)
-        while len(taken) < want:
+        while len(taken) < want and not self._shards[worker]:
             longest = max(self._shards.values(), key=len)
-            if not longest or self._held[worker] >= self._fair_share(ready):
+            if self._held[worker] >= self._fair_share(ready) or not alike(longest, 1, taken):
                 break
             taken.append(longest.popleft())
             self._held[worker] += 1
@@ -162,7 +180,7 @@ class Dynamic(Schedule):
     def leave(self, worker: str) -> None:
         super().leave(worker)
         for shard in self._shards.values():
-            _sort(shard)
+            self._sort(shard)
         del self._done[worker]
 
 
@@ -268,11 +286,20 @@ class Lockstep(RoundRobin):
 _COST = attrgetter("cost")
 
 
-def _sort(shard: deque[Item]) -> None:
-    """Costly items first, equal ones as they stood."""
-    items = sorted(shard, key=_COST, reverse=True)
-    shard.clear()
-    shard.extend(items)
+def adapter_of(item: Item) -> tuple[str | None, float | None]:
+    return item.lora, item.lora_scale
+
+
+def alike(items: Iterable[Item], most: int, others: Sequence[Item] = ()) -> int:
+    """How many items at the beginning, at most so many, want the same adapter, and that of the others."""
+    head = list(itertools.islice(items, most))
+    wanted = [adapter_of(item) for item in (*others[:1], *head[:1])]
+    return sum(1 for _ in itertools.takewhile(lambda item: adapter_of(item) == wanted[0], head))
+
+
+def by_adapter(items: Sequence[Item]) -> list[Item]:
+    """Those of one adapter side by side, in an order that is the same each time; else as they stood."""
+    return sorted(items, key=lambda item: (item.lora or "", item.lora_scale is not None, item.lora_scale or 0.0))
 
 
 def dealt(items: Sequence[Item], parts: int) -> list[list[Item]]:

@@ -222,6 +222,14 @@ class Settings:
     allow_pickled_weights: bool = _option(
         False, "also load weights that are not safetensors (a pickle can run code)", group="model", mark="free"
     )
+    lora: str | None = _option(
+        None, "LoRA adapter for all images that name none: a folder saved by peft, or one .safetensors file; "
+        "`shapes-fr` is the embedded one for `shapes`", group="model", mark="caption", metavar="DIR|FILE",
+    )  # fmt: skip
+    lora_scale: float = _option(
+        1.0, "how strong adapters are, times what they say themselves; 0 is the bare model", group="model",
+        mark="caption", metavar="X",
+    )  # fmt: skip
     dtype: str = _option(
         "auto", "precision of the weights; auto is fp16 on a GPU and fp32 on a CPU", group="model", mark="caption",
         choices=("auto", "fp16", "bf16", "fp32"),

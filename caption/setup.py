@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from caption.adapter import Adapters
 from caption.devices import Seat
 from caption.engine import EngineOptions
 from caption.guard import GuardOptions
@@ -23,7 +24,12 @@ def chosen_dtype(settings: Settings, seats: Sequence[Seat]) -> str:
 
 
 def make_setup(
-    settings: Settings, seats: Sequence[Seat], model: Model, precision: Precision, shared: int | None = None
+    settings: Settings,
+    seats: Sequence[Seat],
+    model: Model,
+    precision: Precision,
+    adapters: Adapters,
+    shared: int | None = None,
 ) -> Callable[[Seat], Setup]:
     """Gives what makes the first message for a seat's worker, in the numbers of that moment.
 
@@ -33,7 +39,7 @@ def make_setup(
     options = EngineOptions(
         **{name: getattr(settings, name) for name in names}
         | {"model": model.folder, "model_identity": model.identity, "dtype": precision.dtype}
-        | {"device": seats[0].device, "threads": seats[0].threads}
+        | {"adapter": adapters.run, "device": seats[0].device, "threads": seats[0].threads}
     )
     decode = DecodeOptions(settings.max_pixels, settings.max_pixels_decoded)
     guard = GuardOptions(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(GuardOptions)})
@@ -41,6 +47,6 @@ def make_setup(
     def setup(seat: Seat) -> Setup:
         numbers = dataclasses.replace(options, dtype=precision.dtype, gpus=seat.gpus, memory_share=seat.memory_share)
         timeout = settings.decode_timeout
-        return Setup(seat.name, numbers, seat.loaders, decode, timeout, guard, precision.flags, shared)
+        return Setup(seat.name, numbers, seat.loaders, decode, timeout, guard, precision.flags, shared, adapters)
 
     return setup

@@ -51,8 +51,10 @@ def greet(
 def model_line(settings: Settings, seats: Sequence[Seat], model: str, dtype: str) -> str:
     """Which model runs where and how."""
     loaders = f"{seats[0].loaders} loader" + ("s" if seats[0].loaders > 1 else "")
+    adapter = f" with the LoRA adapter {settings.lora}" if settings.lora else ""
+    adapter += f" at {settings.lora_scale:g}" if settings.lora and settings.lora_scale != 1 else ""
     return (
-        f"Model   {model}, {dtype} on {', '.join(seat.name for seat in seats)}, "
+        f"Model   {model}{adapter}, {dtype} on {', '.join(seat.name for seat in seats)}, "
         f"{_side_by_side(settings, seats)} images side by side, {loaders} each, {settings.schedule} schedule"
     )
 
@@ -92,6 +94,9 @@ def conclude(
         say(f"Ignored {source.ignored:,} other file{'s' if source.ignored > 1 else ''}.")
     if source.left_out:
         say(f"Left out {source.left_out:,} images that have a file beside them (--skip-existing).")
+    if outcome.adapter_loads:
+        times = "once" if outcome.adapter_loads == 1 else f"{outcome.adapter_loads:,} times"
+        say(f"Adapters: loaded {times}, in {outcome.adapter_seconds:.1f} s.")
     if outcome.flags:
         say(f"Flags: {_counted(outcome.flags)}.")
     if outcome.rounds and outcome.rounds.over:

@@ -158,8 +158,8 @@ def _size(item: Item) -> int:
 
 def _hash(item: Item) -> bytes | None:
     """None for what can't be read: its failure is its own."""
-    asked = repr((item.prompt, item.prompt_name, item.max_new_tokens, item.lora)).encode(errors="surrogatepass")
-    content = blake2b(asked, digest_size=16)
+    asked = (item.prompt, item.prompt_name, item.max_new_tokens, item.lora, item.lora_scale)
+    content = blake2b(repr(asked).encode(errors="surrogatepass"), digest_size=16)
     try:
         if isinstance(item.where, str):
             with open(item.where, "rb") as file:

@@ -20,11 +20,13 @@ from typing import NamedTuple
 
 from caption import guard
 from caption.channel import ChildChannel
-from caption.engine import OVERFLOW, Refusal, import_engine
-from caption.errors import EngineFailed, OutOfMemory
+from caption.engine import OVERFLOW, Adapter, DoesNotFit, Refusal, import_engine
+from caption.errors import AdapterUnusable, EngineFailed, OutOfMemory
+from caption.lanes import Group, Lanes
 from caption.laps import Laps
 from caption.loaderpool import InlineLoader, LoaderPool
 from caption.messages import (
+    Adapted,
     Batch,
     Broken,
     Captioned,
@@ -60,14 +62,6 @@ class _Unusable(Exception):
         self.last_word = last_word
 
 
-class _Group:
-    """Items that run by themselves: how many are still in the loaders, and the others."""
-
-    def __init__(self, missing: int):
-        self.missing = missing
-        self.prepared: list[Prepared] = []
-
-
 class _Inside(NamedTuple):
     """What is remembered of a picture in the engine. Not its inputs: their memory is the loaders' again, soon."""
 
@@ -88,8 +82,8 @@ class Worker:
         self._engine = None
         self._loaders = None
         self._finishing = self._draining = False
-        self._ready: deque[Prepared] = deque()  # prepared and free to join any group
-        self._apart: dict[Ref, _Group] = {}  # in the loaders, and to run by themselves
+        self._lanes = Lanes(setup.adapters.run)  # of what is free to join any group
+        self._apart: dict[Ref, Group] = {}  # in the loaders, and to run by themselves
         self._groups: deque[list[Prepared]] = deque()  # groups that run by themselves, one after the other
         self._inside: dict[Ref, _Inside] = {}  # what the engine holds
         self._alone = False  # what is inside runs by itself
@@ -153,11 +147,13 @@ class Worker:
         if batch.alone:
             self._prepare_apart(list(items))
         else:
+            for item in batch.items:
+                self._lanes.expect(self._setup.adapters.of(item))
             self._loaders.submit(items)
 
     def _prepare_apart(self, refs: Sequence[Ref]) -> None:
         """Has them prepared as a group that runs by itself."""
-        self._apart |= dict.fromkeys(refs, _Group(len(refs)))
+        self._apart |= dict.fromkeys(refs, Group(len(refs)))
         self._loaders.submit({ref: self._items[ref] for ref in refs})
 
     # ---- loading ----
@@ -214,24 +210,24 @@ class Worker:
     def _sort(self, answers: list[Prepared | Refused]) -> None:
         failures = []
         for answer in answers:
-            group = self._apart.pop(answer.ref, None)
-            if not isinstance(answer, Prepared):
+            group, prepared = self._apart.pop(answer.ref, None), isinstance(answer, Prepared)
+            if not group:
+                self._lanes.arrive(self._wanted(answer.ref), answer if prepared else None)
+            elif group.complete_with(answer if prepared else None):
+                self._groups.append(group.prepared)
+            if not prepared:
                 del self._items[answer.ref]
                 failures.append(Failure(answer.ref, answer.error, answer.message))
-            elif group:
-                group.prepared.append(answer)
-            else:
-                self._ready.append(answer)
-            if group:
-                group.missing -= 1
-                if not group.missing and group.prepared:
-                    self._groups.append(group.prepared)
         if failures:
             self._channel.send(Failed(tuple(failures)))
 
     def _group_is_ready(self) -> bool:
-        full = len(self._ready) >= self._free() or not self._loaders.loading or self._loaders.full
-        return bool(self._groups) or (bool(self._ready) and full)
+        lanes = self._lanes
+        full = len(lanes.ready) >= self._free() or not lanes.coming or self._loaders.full
+        return bool(self._groups) or (bool(lanes.ready) and full) or bool(lanes.following(self._loaders.full))
+
+    def _wanted(self, ref: Ref) -> Adapter | None:
+        return self._setup.adapters.of(self._items[ref])
 
     def _free(self) -> int:
         return min(self._engine.free, self._capacity - len(self._inside))
@@ -257,7 +253,7 @@ class Worker:
 
     def _hungry(self) -> float:
         """The share of the places that are empty because no picture is prepared yet."""
-        if self._draining or self._groups or self._alone or self._ready or not self._loaders.loading:
+        if self._draining or self._groups or self._alone or self._lanes.ready or not self._lanes.coming:
             return 0.0
         free = self._free()
         return free / (free + len(self._inside))
@@ -267,15 +263,36 @@ class Worker:
         if self._draining or (self._inside and (self._groups or self._alone)):
             return
         if self._groups:
-            self._alone = True
             group = self._groups.popleft()
-            room = self._free()
-            if group[room:]:
-                self._groups.appendleft(group[room:])
-            self._enter_engine(group[:room])
-        elif self._ready and (self._inside or self._group_is_ready()):
+            if self._adapt(self._wanted(group[0].ref), group):
+                self._alone = True
+                room = self._free()
+                if group[room:]:
+                    self._groups.appendleft(group[room:])
+                self._enter_engine(group[:room])
+            return
+        if not self._inside and (turn := self._lanes.following(self._loaders.full)) and not self._adapt(*turn):
+            return
+        if (ready := self._lanes.ready) and (self._inside or self._group_is_ready()):
             self._alone = False
-            self._enter_engine([self._ready.popleft() for _ in range(min(self._free(), len(self._ready)))])
+            self._enter_engine([ready.popleft() for _ in range(min(self._free(), len(ready)))])
+
+    def _adapt(self, adapter: Adapter | None, group: Sequence[Prepared] = ()) -> bool:
+        """Gives the empty engine this adapter, for a group or for its lane; False: it does not fit, and they failed."""
+        if adapter == self._lanes.open:
+            return True
+        self._pulse.enter("loading")
+        try:
+            seconds = self._lanes.change(self._engine, adapter)
+        except DoesNotFit as error:
+            doomed = group or self._lanes.clear(adapter)
+            for one in doomed:
+                del self._items[one.ref]
+            self._channel.send(Failed(tuple(Failure(one.ref, AdapterUnusable.__name__, str(error)) for one in doomed)))
+            return False
+        if adapter:
+            self._channel.send(Adapted(*adapter, seconds))
+        return True
 
     def _enter_engine(self, group: list[Prepared]) -> None:
         from caption.engine import Request
@@ -296,7 +313,7 @@ class Worker:
         from caption.engine import classify
 
         kind = classify(error)
-        if kind == "device":
+        if kind == "device" or not self._inside:  # or it was the change of the adapter that failed
             raise _Unusable(Broken(_words(error)))
         if kind == "model":
             raise _Unusable(NotLoaded(type(error).__name__, str(error)))

@@ -19,12 +19,13 @@ class FakeEngine:
 
     Args:
         fault: given the keys inside, the exception that a step raises, or None.
+        unfit: by adapter, the exception that taking it raises.
     """
 
     check_seconds = 0.0
 
-    def __init__(self, log, size=8, steps=1, fault=lambda keys: None):
-        self.log, self.size, self.steps, self.fault = log, size, steps, fault
+    def __init__(self, log, size=8, steps=1, fault=lambda keys: None, unfit=()):
+        self.log, self.size, self.steps, self.fault, self.unfit = log, size, steps, fault, dict(unfit)
         self.left = {}
         self.go_on = threading.Event()  # a test can hold it inside a step
         self.go_on.set()
@@ -41,6 +42,12 @@ class FakeEngine:
         assert len(requests) <= self.free
         self.log.append(("admit", tuple(request.key for request in requests)))
         self.left.update((request.key, self.steps) for request in requests)
+
+    def adapt(self, adapter):
+        assert not self.left
+        self.log.append(("adapt", adapter and adapter.path))
+        if adapter and adapter.path in self.unfit:
+            raise self.unfit[adapter.path]
 
     def step(self):
         self.log.append(("step", tuple(self.left)))
@@ -115,10 +122,10 @@ class Bench:
         except BaseException as error:
             self.raised = error
 
-    def give(self, count, alone=False, name="x"):
+    def give(self, count, alone=False, name="x", lora=None):
         """Hands out a batch; returns its refs."""
         self.leases += 1
-        items = tuple(Item(i, f"{name}{i}", f"{name}{i}", "/nowhere", 100 + i) for i in range(count))
+        items = tuple(Item(i, f"{name}{i}", f"{name}{i}", "/nowhere", 100 + i, lora=lora) for i in range(count))
         self.channel.send(Batch(self.leases, items, alone))
         return [(self.leases, position) for position in range(count)]
 

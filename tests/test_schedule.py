@@ -336,6 +336,61 @@ def test_the_last_worker_cannot_leave_items_behind(kind):
         schedule.leave("gpu0")
 
 
+def of_adapters(names, first=0):
+    return [item._replace(lora=name if name != "-" else None) for item, name in zip(items(len(names), first), names)]
+
+
+def batches(schedule, worker, want=4):
+    taken = []
+    while batch := schedule.take(worker, want):
+        taken.append("".join(item.lora or "-" for item in batch))
+        schedule.ended(worker, len(batch))
+    return taken
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_items_of_a_batch_want_the_same_adapter(kind):
+    schedule = make_schedule(kind, ["a", "b"], 4)
+    schedule.extend(of_adapters("ab-abb--aabbab"))
+    schedule.complete()
+    seen = []
+    while schedule.pending:
+        seen += [batch for worker in "ab" for batch in batches(schedule, worker)]
+    assert sum(map(len, seen)) == 14 and all(len(set(batch)) == 1 for batch in seen)
+
+
+def test_dynamic_brings_the_items_of_an_adapter_together_across_blocks():
+    schedule = make_schedule("dynamic", ["a"], 8)
+    schedule.extend(of_adapters("ab-ab-"))
+    first = schedule.take("a", 1)
+    schedule.extend(of_adapters("ba-ba-", first=6))
+    rest = "".join(batches(schedule, "a", 12))
+    assert (first[0].lora, rest) == (None, "---aaaabbbb")
+
+
+def test_dynamic_gives_each_worker_few_adapters():
+    schedule = make_schedule("dynamic", ["a", "b"], 8)
+    for block in range(3):
+        schedule.extend(of_adapters("abab" * 3, first=12 * block))
+    assert {item.lora for item in schedule.first("a", 100)} == {"a"}
+    assert {item.lora for item in schedule.first("b", 100)} == {"b"}
+
+
+def test_dynamic_the_share_of_one_that_left_is_brought_together_too():
+    schedule = make_schedule("dynamic", ["a", "b"], 8)
+    schedule.extend(of_adapters("abab" * 2))
+    schedule.extend(of_adapters("cdcd" * 2, first=8))
+    schedule.leave("b")
+    assert "".join(batches(schedule, "a", 16)) == "aaaaccccbbbbdddd"
+
+
+def test_dynamic_a_worker_does_not_take_from_others_because_its_next_items_want_another_adapter():
+    schedule = make_schedule("dynamic", ["a", "b"], 8)
+    schedule.extend(of_adapters("aabbcccc"))
+    assert [item.lora for item in schedule.take("a", 8)] == ["a", "a"]
+    assert schedule.sizes() == {"a": 2, "b": 4}
+
+
 def test_stretches_cover_all_rows_evenly():
     assert stretches(50, 6) == [(0, 9), (9, 18), (18, 26), (26, 34), (34, 42), (42, 50)]
     assert stretches(2, 4) == [(0, 1), (1, 2), (2, 2), (2, 2)]

@@ -9,8 +9,9 @@ import pytest
 
 import caption.engine
 import caption.pulse
-from caption.engine import Answer, NotFound, Refusal
+from caption.engine import Answer, DoesNotFit, NotFound, Refusal
 from caption.messages import (
+    Adapted,
     Broken,
     Captioned,
     Drain,
@@ -500,3 +501,54 @@ def test_a_request_that_the_engine_refuses_fails_and_its_neighbours_go_on(bench,
     assert bench.sent(Failed)[0].failures[0].message == "ValueError: odd"
     assert bench.captioned() == [refs[0], refs[2]]
     assert [len(group) for group in bench.groups()] == [3], "nobody was done again"
+
+
+# ---- adapters ----
+
+
+def test_an_adapter_is_changed_when_the_engine_is_empty_and_its_stretch_is_over(bench, with_engine):
+    engine = with_engine(size=2, steps=2)
+    engine.go_on.clear()
+    bare = bench.give(3)
+    french = bench.give(2, lora="fr")
+    bare += bench.give(3)
+    bench.wait(lambda: bench.worker._mail.empty() and bench.engine_saw("step"))
+    engine.go_on.set()
+    bench.wait_for_results(8)
+    assert bench.engine_saw("adapt") == ["fr"] and [message.path for message in bench.sent(Adapted)] == ["fr"]
+    assert set(bench.captioned()[:6]) == set(bare) and set(bench.captioned()[6:]) == set(french)
+    bench.finish()
+
+
+def test_a_group_that_runs_alone_does_so_under_its_own_adapter(bench, with_engine):
+    with_engine(size=4)
+    bench.give(2)
+    alone = bench.give(2, alone=True, lora="fr")
+    bench.wait_for_results(4)
+    last = bench.give(1)
+    bench.wait_for_results(5)
+    assert bench.engine_saw("adapt") == ["fr", None] and tuple(alone) in bench.groups()
+    assert bench.captioned()[-1] == last[0]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_adapter_that_does_not_fit_fails_its_images_and_is_tried_once(bench, with_engine, alone):
+    with_engine(size=4, unfit={"other": DoesNotFit("of another model")})
+    doomed = bench.give(3, alone=alone, lora="other")
+    bench.wait_for_results(3)
+    good = bench.give(2)
+    doomed += bench.give(2, lora="other")
+    good += bench.give(2, lora="fr")
+    bench.wait_for_results(9)
+    assert bench.failed() == dict.fromkeys(doomed, "AdapterUnusable") and set(bench.captioned()) == set(good)
+    assert bench.engine_saw("adapt").count("other") == 1
+    assert not bench.sent(Started) or {ref for started in bench.sent(Started) for ref in started.refs} == set(good)
+    bench.finish()
+
+
+def test_a_device_that_fails_while_an_adapter_is_changed_blames_no_image(bench, with_engine):
+    with_engine(unfit={"fr": RuntimeError("CUDA error: unspecified launch failure")})
+    bench.give(2, lora="fr")
+    bench.wait(lambda: bench.sent(Broken))
+    bench.end()
+    assert not bench.sent(Started) and not bench.failed()

@@ -6,9 +6,10 @@ what stands in this file is plain data, for processes that never compute.
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from caption.engine.errors import (
+    DoesNotFit,
     DoesNotLoad,
     ModelError,
     NeedsRemoteCode,
@@ -25,13 +26,20 @@ if TYPE_CHECKING:
     from caption.engine.pixels import Packed
 
 __all__ = [
-    "OVERFLOW", "Answer", "DoesNotLoad", "Engine", "EngineOptions", "ModelError", "NeedsRemoteCode", "NoSafetensors",
-    "NotAVisionModel", "NotFound", "Preparer", "Refusal", "Request", "classify", "import_engine", "load_engine",
-    "load_preparer",
+    "OVERFLOW", "Adapter", "Answer", "DoesNotFit", "DoesNotLoad", "Engine", "EngineOptions", "ModelError",
+    "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", "NotFound", "Preparer", "Refusal", "Request", "classify",
+    "import_engine", "load_engine", "load_preparer",
 ]  # fmt: skip
 
 
 OVERFLOW = ("non-finite", "pad-flood")  # flags of what comes of numbers that left their range
+
+
+class Adapter(NamedTuple):
+    """A LoRA adapter: path of its folder or .safetensors file, and a factor on its own strength."""
+
+    path: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class EngineOptions:
     max_pixels: int | None = None  # larger pictures are scaled down to this many before they are prepared
     trust_remote_code: bool = False
     allow_pickled_weights: bool = False
+    adapter: Adapter | None = None  # that the engine begins with
     threads: int | None = None  # CPU threads of torch
     gpus: int = 1  # that the model is spread over
     memory_share: float = 1.0  # the part of a GPU's memory that may be taken: others may sit on the same card
@@ -115,6 +124,12 @@ class Engine(Protocol):
 
     def admit(self, requests: Iterable[Request]) -> None:
         """Take requests in. Raises ValueError for more than `free`, and then takes none."""
+
+    def adapt(self, adapter: Adapter | None) -> None:
+        """Caption with another adapter from now on, or with none. Only while nothing is held.
+
+        Raises DoesNotFit, and is without an adapter then.
+        """
 
     def step(self) -> list[Answer | Refusal]:
         """Go on with what it holds, and return what ended.

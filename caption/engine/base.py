@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from caption.engine import Answer, EngineOptions, Request, library
+from caption.engine import Adapter, Answer, EngineOptions, Request, library
+from caption.engine.adapters import Adapters
 from caption.engine.collate import collate
 from caption.engine.families import UNPADDABLE
 
@@ -22,10 +23,14 @@ class Loaded:
     processor: object
     dtype: torch.dtype  # as asked for: the model's own says fp32 where it keeps a part in that (BLIP-2)
     pad_id: int
+    adapters: Adapters | None = None  # None: as the model is
 
 
 def load(options: EngineOptions) -> Loaded:
-    """Load processor and model. Raises what load_model raises, and ValueError for options that exclude each other."""
+    """Load processor and model, with the adapter that it begins with.
+
+    Raises what load_model raises, DoesNotFit, and ValueError for options that exclude each other.
+    """
     if options.temperature > 0 and options.num_beams > 1:
         raise ValueError("a beam search does not sample: temperature must be 0 with num_beams > 1")
     library.quiet()
@@ -38,7 +43,10 @@ def load(options: EngineOptions) -> Loaded:
     model = load_model(options)
     pad_id = processor.tokenizer.pad_token_id or 0
     settle(model, pad_id)
-    return Loaded(model, processor, DTYPES[options.dtype], pad_id)
+    adapters = Adapters(model, options)
+    if options.adapter:
+        adapters.merge_first(options.adapter)
+    return Loaded(model, processor, DTYPES[options.dtype], pad_id, adapters)
 
 
 def settle(model: torch.nn.Module, pad_id: int) -> None:
@@ -66,6 +74,7 @@ class ModelEngine:
         loaded = loaded or load(options)
         self.options, self.fallback = options, fallback
         self.model, self.dtype, self.pad_id = loaded.model, loaded.dtype, loaded.pad_id
+        self.adapters = loaded.adapters or Adapters(self.model, options)
         self.tokenizer = loaded.processor.tokenizer
         self.image_processor = type(loaded.processor.image_processor).__name__
 
@@ -76,6 +85,26 @@ class ModelEngine:
     @property
     def free(self) -> int:
         raise NotImplementedError
+
+    def adapt(self, adapter: Adapter | None) -> None:
+        """Caption with another adapter from now on, or with none. Raises DoesNotFit, and is without one then."""
+        if self.busy:
+            raise ValueError("texts of the adapter before are not at their end")
+        parted = self.adapters.parted
+        self._wait_for_device()
+        try:
+            self.adapters.change(adapter)
+        except torch.OutOfMemoryError:
+            self.reset()  # which gives back what texts took
+            self.adapters.change(adapter)
+        if self.adapters.parted > parted:
+            self.reset()  # captured graphs read where the weight lay before
+        self._wait_for_device()
+
+    def _wait_for_device(self) -> None:
+        """Prompts and texts are computed in streams of their own, which know nothing of a change."""
+        for number in range(torch.cuda.device_count() if self.options.device == "cuda" else 0):
+            torch.cuda.synchronize(number)
 
     def _checked(self, requests: Iterable[Request]) -> list[Request]:
         requests = list(requests)

@@ -5,6 +5,7 @@ ModelError                  one sentence for the user; nothing to retry
 ├── NeedsRemoteCode         the checkpoint brings its own Python code (--trust-remote-code)
 ├── NoSafetensors           its weights are pickle files (--allow-pickled-weights)
 ├── NotAVisionModel         it does not make text from a picture
+├── DoesNotFit              the LoRA adapter belongs to another model, or is damaged
 └── DoesNotLoad             it is there, but cannot be loaded whole
 """
 
@@ -30,6 +31,10 @@ class NoSafetensors(ModelError):
 
 class NotAVisionModel(ModelError):
     """The model takes no picture or writes no text."""
+
+
+class DoesNotFit(ModelError):
+    """The adapter can't be put into this model."""
 
 
 class DoesNotLoad(ModelError):

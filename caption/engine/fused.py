@@ -152,6 +152,8 @@ def _gated(module: nn.Module) -> Forward | None:
     if not _agree(forward, lambda _: expected, example):
         return None
     gate.weight.data, up.weight.data = first[:inner], first[padded : padded + inner]
+    if bias is not None:
+        gate.bias.data, up.bias.data = bias[:inner], bias[padded : padded + inner]
     down.weight.data = second[:, :inner]
     return forward
 

@@ -10,7 +10,7 @@ def quiet() -> None:
     """Keep transformers' warnings and progress bars off the user's terminal; errors are raised, not printed."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a process's share of the CPU is the coordinator's business
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # read once, when transformers is imported
-    warnings.filterwarnings("ignore", module=r"(transformers|torch|accelerate)\b")
+    warnings.filterwarnings("ignore", module=r"(transformers|torch|accelerate|peft)\b")
     from transformers.utils import logging
 
     logging.set_verbosity_error()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
-from caption.engine import Answer, EngineOptions, NotFound, Request
+from caption.engine import Adapter, Answer, EngineOptions, NotFound, Request
 
 
 class NullPreparer:
@@ -63,6 +63,9 @@ class NullEngine:
         if len(requests) > self.free:
             raise ValueError(f"{len(requests)} requests for {self.free} free places")
         self.held += requests
+
+    def adapt(self, adapter: Adapter | None) -> None:
+        """Nothing is computed, so nothing changes."""
 
     def step(self) -> list[Answer]:
         if self.seconds:

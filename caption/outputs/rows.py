@@ -32,6 +32,10 @@ def caption_row(item: Item, result: Result) -> bytes:
         row["prompt"] = item.prompt
     if item.prompt_name is not None:
         row["prompt_name"] = item.prompt_name
+    if item.lora is not None:
+        row["lora"] = item.lora
+    if item.lora_scale is not None:
+        row["lora_scale"] = item.lora_scale
     if result.raw is not None:
         row["raw"] = result.raw
     if item.extra:

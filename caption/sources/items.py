@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -147,7 +148,19 @@ def _number(low: int) -> Callable[[Any, str], int]:
     return read
 
 
-_OWN = {"prompt": _text, "seed": _number(0), "max_new_tokens": _number(1), "lora": _text}
+def _decimal(value: Any, name: str) -> float:
+    try:
+        number = float(value)
+        if isinstance(value, bool) or not math.isfinite(number):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"its {name} is no number: {_shown(value)}") from None
+    return number
+
+
+_OWN = {
+    "prompt": _text, "seed": _number(0), "max_new_tokens": _number(1), "lora": _text, "lora_scale": _decimal,
+}  # fmt: skip
 
 
 def _shown(value: Any) -> str:

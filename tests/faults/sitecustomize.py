@@ -157,6 +157,12 @@ if FAULT:
         growth.SPAN, growth._LEAST = 1.5, 8  # so that the test need not wait
         _put_on_fake_gpus(NullEngine)
 
+if FAULT == "no peft":
+    import importlib.util
+
+    _find = importlib.util.find_spec
+    importlib.util.find_spec = lambda name, *package: None if name == "peft" else _find(name, *package)
+
 if FAULT in ("disk full", "sync error"):
     import errno
 
