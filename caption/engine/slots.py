@@ -79,7 +79,7 @@ class SlotEngine(ModelEngine):
         if self.beside:
             self.decoder.run(GPU_STEPS)  # to do for the GPU while the host prepares what follows
         while self.waiting and self._prefill(self._next_group()):
-            if self.beside:  # the next group comes behind more steps, so that first texts end early, and not all at once
+            if self.beside:  # the next group comes behind more steps: first texts end early, and not all at once
                 break
         moved = self.decoder.compact() if self.held else {}
         self.held = {moved.get(slot, slot): request for slot, request in self.held.items()}
