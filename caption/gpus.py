@@ -51,9 +51,10 @@ def visible_gpus() -> list[Gpu]:
 
 
 def is_lost(visible: str) -> bool:
-    """Whether the driver knows for sure that a GPU is gone. visible: its UUID."""
+    """Whether the driver knows for sure that a GPU is gone. visible: UUIDs, with commas between, of which it is one."""
+    uuids = visible.split(",")
     with contextlib.suppress(Exception):  # also a driver that hangs: that is no certainty
-        return _within(_PATIENCE / 6, lambda: _asks(lambda nvml: _is_lost(nvml, visible)))
+        return _within(_PATIENCE / 6, lambda: _asks(lambda nvml: any(_is_lost(nvml, uuid) for uuid in uuids)))
     return False
 
 

@@ -43,6 +43,18 @@ class Load:
     ram_total: int
     gpus: dict[str, GpuLoad]
 
+    def of(self, seat: Seat) -> GpuLoad | None:
+        """Of a seat's GPUs together: the mean of their use, the sums of their memory, the highest temperature."""
+        found = [self.gpus[uuid] for uuid in seat.visible.split(",") if uuid in self.gpus]
+        if not found:
+            return None
+        return GpuLoad(
+            use=round(sum(gpu.use for gpu in found) / len(found)),
+            used=sum(gpu.used for gpu in found),
+            total=sum(gpu.total for gpu in found),
+            celsius=max(gpu.celsius for gpu in found),
+        )
+
 
 class Monitor:
     """Reads the figures on request; those of GPUs through NVML.
@@ -53,7 +65,7 @@ class Monitor:
     def __init__(self, seats: Sequence[Seat]):
         psutil.cpu_percent()  # the first call only starts the interval
         self._gpus: dict[str, GpuLoad] = {}
-        visible = {seat.visible for seat in seats if seat.device == "cuda"}
+        visible = {uuid for seat in seats if seat.device == "cuda" for uuid in seat.visible.split(",")}
         if visible:
             threading.Thread(target=self._look_after, args=(visible,), name="monitor", daemon=True).start()
 

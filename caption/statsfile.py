@@ -54,7 +54,7 @@ class StatsFile:
             if member.stats:
                 seconds = {name: round(value, 3) for name, value in member.seconds.items()}
                 row |= {"stage": member.stats.stage, "seconds": seconds}
-            if gpu := load.gpus.get(member.seat.visible):
+            if gpu := load.of(member.seat):
                 row |= {"gpu_percent": gpu.use, "gpu_memory_used": gpu.used, "gpu_memory_total": gpu.total,
                         "gpu_celsius": gpu.celsius}  # fmt: skip
             rows.append(row)
