@@ -252,7 +252,8 @@ class Bench:
         self.parts |= {"vision": vision() / count, "text prefill": prefill - vision() / count}
         with torch.inference_mode():
             engine.admit([dataclasses.replace(one, max_new_tokens=MOST) for one in requests[: engine.free]])
-            engine.step()
+            while engine.waiting:
+                engine.step()
             slots = len(engine.held)
             engine.decoder.run(MEAN // 2)
             step = 1e3 * median_seconds(lambda: engine.decoder.run(8)) / 8
