@@ -18,6 +18,7 @@ from caption.snapshot import WorkerSnapshot
 
 _EVERY = 1.0  # seconds between readings
 _STALE = 10.0  # seconds after which a reading says nothing of the present
+_HOT = 0x20 | 0x40  # of NVML's reasons to throttle: slowed by its software and by its hardware, for heat
 _BEFORE_WORKERS = 2.0  # seconds in which no worker has taken memory of its GPU yet
 
 
@@ -189,38 +190,36 @@ class _Gpus:
         for uuid in self._uuids:
             with contextlib.suppress(nvml.NVMLError):  # a lost GPU shows as missing, the others as they are
                 self._handles[uuid] = handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
-                threshold = nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN
-                self._slow[uuid] = self._ask(nvml.nvmlDeviceGetTemperatureThreshold, handle, threshold)
+                threshold = "NVML_TEMPERATURE_THRESHOLD_SLOWDOWN"
+                self._slow[uuid] = self._ask("nvmlDeviceGetTemperatureThreshold", handle, threshold)
 
-    def _ask(self, function: Callable, *args):
-        """None where this GPU or driver has no answer."""
+    def _ask(self, function: str, handle: object, *constants: str):
+        """None where this GPU, its driver or this version of pynvml has no answer."""
         try:
-            return function(*args)
+            return getattr(self._nvml, function)(handle, *(getattr(self._nvml, name) for name in constants))
         except (self._nvml.NVMLError, AttributeError, TypeError):
             return None
 
     def _look(self, uuid: str, handle: object) -> GpuLoad:
-        nvml = self._nvml
-        memory = self._ask(nvml.nvmlDeviceGetMemoryInfo, handle)
+        memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
         if memory and time.monotonic() - self._begin < _BEFORE_WORKERS:  # a worker killed just now frees its own late
             self._held_before[uuid] = min(memory.used, self._held_before.get(uuid, memory.used))
-        use = self._ask(nvml.nvmlDeviceGetUtilizationRates, handle)
-        hot = nvml.nvmlClocksThrottleReasonSwThermalSlowdown | nvml.nvmlClocksThrottleReasonHwThermalSlowdown
-        reasons = self._ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
+        use = self._ask("nvmlDeviceGetUtilizationRates", handle)
+        reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
         return GpuLoad(
             use=use and use.gpu,
             used=memory and memory.used,
             total=memory and memory.total,
-            celsius=self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+            celsius=self._ask("nvmlDeviceGetTemperature", handle, "NVML_TEMPERATURE_GPU"),
             slow_celsius=self._slow.get(uuid),
-            slowed=None if reasons is None else bool(reasons & hot),
+            slowed=None if reasons is None else bool(reasons & _HOT),
             others=self._others(uuid, handle),
         )
 
     def _others(self, uuid: str, handle: object) -> int | None:
         """Bytes that others hold: as the driver lists them; else, what was taken before our workers came counts too."""
         before = self._held_before.get(uuid)
-        processes = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+        processes = self._ask("nvmlDeviceGetComputeRunningProcesses", handle)
         if processes is None:
             return before
         ours = {worker.pid for worker in self._workers() if uuid in worker.gpus and worker.pid}

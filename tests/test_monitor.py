@@ -26,8 +26,6 @@ class Driver:
 
     NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = 1
     NVML_TEMPERATURE_GPU = 0
-    nvmlClocksThrottleReasonSwThermalSlowdown = 0x20
-    nvmlClocksThrottleReasonHwThermalSlowdown = 0x40
 
     def __init__(self, broken=(), processes=(), used=10 * GB, reasons=0x4):
         self.broken, self.reasons, self.used = set(broken), reasons, used
@@ -114,6 +112,14 @@ def test_a_call_that_this_driver_does_not_support_costs_its_figure_alone(watched
     setattr(Lacking, call, fail)
     found = watched(Lacking()).gpus["GPU-a"]
     assert getattr(found, field) is None and found.total == 80 * GB
+
+
+def test_a_pynvml_that_lacks_what_newer_ones_have_gives_the_rest(watched):
+    class Old(Driver):
+        nvmlDeviceGetComputeRunningProcesses = NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = property()
+
+    found = watched(Old()).gpus["GPU-a"]
+    assert (found.use, found.celsius, found.slow_celsius) == (0, 67, None)
 
 
 def test_a_lost_gpu_is_missing_and_the_other_is_there(watched):
