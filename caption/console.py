@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TextIO
 
+LOG = logging.getLogger("caption")  # goes nowhere until caption.log opens a file
+LOG.setLevel(logging.INFO)
+LOG.propagate = False
+LOG.addHandler(logging.NullHandler())
+# A file name can hold what moves the cursor, changes the title or clears the screen.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def harmless(text: str) -> str:
+    """The text without anything that a terminal would obey."""
+    return text.translate(_CONTROLS)
+
 
 def say(text: str) -> None:
-    """A line on standard output."""
+    """A line on standard output, and in the log if one is open."""
     _print(text, "stdout")
+    LOG.info("%s", text)
 
 
 def complain(text: str) -> None:
-    """A line on standard error."""
+    """A line on standard error, and in the log if one is open."""
     _print(text, "stderr")
+    LOG.error("%s", text)
 
 
 def _print(text: str, name: str) -> None:
@@ -23,7 +38,8 @@ def _print(text: str, name: str) -> None:
         return
     try:
         encoding = stream.encoding or "utf-8"
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+        shown = harmless(text).encode(encoding, "backslashreplace").decode(encoding)
+        print(shown, file=stream, flush=True)
     except (OSError, ValueError):
         # A closed terminal or pipe: nobody listens. The interpreter flushes the stream once more when it ends.
         setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115

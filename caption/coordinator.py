@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, defaultdict
 
 from caption import idle, summary
 from caption.adapter import AdapterCheck, Adapters
-from caption.crew import Crew
+from caption.crew import Crew, Member
 from caption.dispatch import Dispatcher, Ending
 from caption.errors import InputError
 from caption.estimate import INDEX_BYTES
@@ -15,17 +16,18 @@ from caption.feed import WINDOW, Count, Feed
 from caption.growth import Growth
 from caption.item import Item
 from caption.laps import Laps
+from caption.log import note
+from caption.lookout import Lookout
 from caption.messages import Finish
 from caption.outcome import Outcome
 from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
 from caption.pace import Pace
-from caption.precision import Precision
-from caption.progress import Progress, Snapshot, WorkerProgress
+from caption.precision import AFTER_FP16, Precision
 from caption.runfile import RunFile
 from caption.schedule import Schedule
 from caption.settings import Settings
+from caption.snapshot import Snapshot, WorkerSnapshot
 from caption.sources import Source
-from caption.statsfile import StatsFile
 from caption.stop import StopSignals
 from caption.twins import Twins
 from checkpoint import Record
@@ -57,8 +59,7 @@ class Coordinator:
         schedule: Schedule,
         record: Record,
         crew: Crew,
-        progress: Progress,
-        stats: StatsFile,
+        lookout: Lookout,
         run_file: RunFile,
         precision: Precision,
         stop: StopSignals,
@@ -68,17 +69,17 @@ class Coordinator:
     ):
         self._settings, self._source, self._feed, self._count = settings, source, feed, count
         self._schedule, self._record, self._crew = schedule, record, crew
-        self._progress, self._stats, self._run_file, self._stop = progress, stats, run_file, stop
+        self._lookout, self._run_file, self._stop = lookout, run_file, stop
         self._twins = twins or Twins()
         self._adapters = adapters or AdapterCheck(Adapters())
         self._dispatcher = Dispatcher(
-            settings, schedule, crew, precision, progress.say, self._has_loaded,
+            settings, schedule, crew, precision, lookout.say, self._has_loaded,
             "all captions so far are saved; mend this and type the same command again",
         )  # fmt: skip
         self._laps = laps or Laps()
         self._per_worker: dict[str, Counter] = defaultdict(Counter)
         auto = settings.workers_per_gpu is None
-        self._growth = Growth(crew, schedule, progress.say) if auto else None
+        self._growth = Growth(crew, schedule, lookout.say) if auto else None
         self._begin = time.monotonic()
         self._pace, self._last_beat = Pace(settings.checkpoint_every), self._begin
         self._announced = False
@@ -98,7 +99,7 @@ class Coordinator:
         while not self._ended():
             self._keep(self._dispatcher.collect(0 if behind else _POLL))
             if self._stop.asked and not self._dispatcher.draining:
-                self._progress.say("Stopping: the batches in flight are finished. Ctrl-C again stops at once.")
+                self._lookout.say("Stopping: the batches in flight are finished. Ctrl-C again stops at once.")
                 self._dispatcher.drain()
             if self._stop.asked > 1:
                 self._crew.kill_all()
@@ -106,12 +107,12 @@ class Coordinator:
                 behind = self._twins.waiting < WINDOW and self._feed.fill(self._schedule, self._sort_out)
                 if not self._announced and (not behind or any(one.state == "ready" for one in self._crew.members)):
                     self._announced = True
-                    summary.announce(self._progress, self._schedule, self._feed)
+                    summary.announce(self._lookout, self._schedule, self._feed)
                 self._dispatcher.hand_out()
                 if self._growth:
                     self._growth.look(self.outcome.captioned, self._schedule.pending if self._feed.ended else None)
             self._look_after_record()
-            self._show()
+            self._lookout.look(self._snapshot)
         self._finish()
         return self.outcome
 
@@ -167,7 +168,7 @@ class Coordinator:
         while self._crew.working and time.monotonic() < deadline and self._stop.asked < 2:
             self._crew.poll(_POLL)
         self._record.commit()
-        self._show(last=True)
+        self._lookout.look(self._snapshot, last=True)
         self.outcome.skipped = self._feed.skipped
         self.outcome.adapter_loads = self._dispatcher.adapter_loads
         self.outcome.adapter_seconds = self._dispatcher.adapter_seconds
@@ -189,8 +190,10 @@ class Coordinator:
                 captioned += rows
                 if result.flags:
                     self.outcome.flags.update(result.flags)
+                    self.outcome.flagged += bool(set(result.flags) - {AFTER_FP16})
                 self._per_worker[worker]["done"] += len(rows)
             else:
+                note(f"{item.id} failed: {error}: {text}", worker, logging.WARNING)
                 rows = self._twins.settle(item, FAILED, failed_row(item, error, text))
                 failed += rows
                 self.outcome.errors[error] += len(rows)
@@ -234,26 +237,31 @@ class Coordinator:
         if now - self._last_beat >= _BEAT_EVERY:
             self._record.beat()
             self._last_beat = now
-        self._stats.add(self.outcome.captioned, self.outcome.failed, self._crew.members, self._schedule.rounds)
 
-    def _show(self, last: bool = False) -> None:
-        total = self._feed.read if self._feed.ended else self._count.total
-        self._progress.show(
-            Snapshot(
-                total,
-                self._feed.skipped,
-                self.outcome.captioned,
-                self.outcome.failed,
-                [
-                    WorkerProgress(
-                        member.name,
-                        member.stats.stage if member.stats and member.state == "ready" else member.state,
-                        self._per_worker[member.name]["done"],
-                        self._per_worker[member.name]["failed"],
-                    )
-                    for member in self._crew.members
-                ],
-                self._schedule.rounds,
-            ),
-            last,
+    def _snapshot(self) -> Snapshot:
+        done, since = self.outcome, self._dispatcher.first_hand_out
+        return Snapshot(
+            total=self._feed.read if self._feed.ended else self._count.total,
+            before=self._feed.skipped,
+            done=done.captioned,
+            failed=done.failed,
+            workers=[self._worker_snapshot(member) for member in self._crew.members],
+            flagged=done.flagged,
+            seconds=time.monotonic() - since if since else 0.0,
+            bytes_to_come=self.bytes_to_come(),
+            errors=Counter(done.errors),
+            flags=Counter(done.flags),
+            rounds=self._schedule.rounds,
+        )
+
+    def _worker_snapshot(self, member: Member) -> WorkerSnapshot:
+        return WorkerSnapshot(
+            name=member.name,
+            state=member.state,
+            stage=member.stats.stage if member.stats and member.state == "ready" else member.state,
+            done=self._per_worker[member.name]["done"],
+            failed=self._per_worker[member.name]["failed"],
+            seconds=member.seconds,
+            pid=member.child.pid if member.child else None,
+            gpus=tuple(member.seat.visible.split(",")) if member.seat.device == "cuda" else (),
         )

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from caption.devices import Seat
 from caption.gpus import is_lost
+from caption.log import note
 from caption.messages import Broken, Drain, Finish, Hello, Left, Load, Loaded, NotLoaded, Setup, Stats
 from caption.process import LAST_SECONDS, Child
 from caption.stall import StallWatch
@@ -93,6 +94,11 @@ class Member:
     @property
     def gone(self) -> bool:
         return self.state in ("left", "gone")
+
+    def note_words(self) -> None:
+        """What its process printed goes into the log."""
+        for line in self.child.new_words():
+            note(line, self.name)
 
     def fruitful(self) -> None:
         """It brought a result: earlier deaths no longer count."""
@@ -267,6 +273,7 @@ class Crew:
                 member.state, member.said_hello = "waiting", time.monotonic()
             elif isinstance(message, Stats):
                 member.stats = message
+                member.note_words()
                 member.child.forget_words()
             elif isinstance(message, Loaded):
                 member.state = "ready"
@@ -289,6 +296,7 @@ class Crew:
         self._selector.unregister(member.child.channel)
         if not member.child.join(LAST_SECONDS):
             member.child.kill()
+        member.note_words()
         error = member._model_error
         reason = error.message if error else member._broken or f"its process {member.child.last_words()}"
         killed = member.child.killed and not member._broken

@@ -13,6 +13,7 @@ from caption.errors import CaptionError, Flagged, ModelDoesNotLoad, ModelNotUsab
 from caption.flagpolicy import FlagPolicy
 from caption.item import Item
 from caption.leases import Leases
+from caption.log import note
 from caption.messages import Adapted, Batch, Captioned, Drain, Failed, Loaded, Overflowed, Result, Started
 from caption.precision import Precision
 from caption.schedule import LARGEST_BATCH, Schedule, adapter_of, usual_slots
@@ -199,6 +200,7 @@ class Dispatcher:
         """An item failed by itself: another try, or its end."""
         again = retry.next_try(item, error, self._settings, pixels)
         if again:
+            note(f"{item.id} is tried again: {error}: {text}", member.name)
             self._suspects.add([again])
         elif before := self._flags.before(item):
             self._end_with(member, *before)

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import orjson
 
 from caption.errors import Damaged
+from caption.figures import clock, images_a_second
 from caption.item import Item
 from caption.messages import Result
 from caption.outputs.rows import CAPTIONS, caption_row
-from caption.progress import clock, images_a_second
 from caption.runfile import read_run_file
 from checkpoint import View
 

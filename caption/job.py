@@ -21,13 +21,15 @@ from caption.errors import UsageError
 from caption.feed import Count, Feed
 from caption.followers import Followers
 from caption.laps import Laps
+from caption.log import NAME as LOG_FILE
+from caption.log import log_into, note
+from caption.lookout import Lookout
+from caption.metrics import Metrics
 from caption.model import Model, find_model
-from caption.monitor import Monitor
 from caption.outcome import Outcome
 from caption.outputfolder import PLACES, make_folder, open_record, record_errors, shown_path, with_old_places
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.precision import Precision
-from caption.progress import Progress
 from caption.redo import is_under_way, withdraw_rows
 from caption.runfile import RunFile
 from caption.schedule import make_schedule, usual_slots
@@ -35,7 +37,6 @@ from caption.settings import Settings, caption_settings
 from caption.setup import chosen_dtype, make_setup
 from caption.sources import STDIN, Source, open_source
 from caption.stall import watch_for
-from caption.statsfile import StatsFile
 from caption.stop import StopSignals
 from caption.twins import Twins
 
@@ -66,26 +67,35 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
             dry_run(settings, make_fingerprint(settings, dtype), source, seats, dtype)
             return 0
         make_folder(out)
-        model = find_model(
-            settings.model, settings.revision, settings.trust_remote_code, settings.allow_pickled_weights
-        )
-        laps.end("finding the model")
-        fingerprint = make_fingerprint(settings, dtype) | {"model": model.identity}
-        with record_errors(out), open_record(out, fingerprint) as record:
-            redo = None if is_under_way(out, settings.redo) else settings.redo
-            withdrawn = withdraw_rows(record, out, settings.retry_failed, redo, say)
-            if withdrawn:
-                say(f"{withdrawn:,} rows are taken out, their images are done again.")
-            summary.greet(settings, source, seats, model, dtype, record)
-            run_file = RunFile(out, fingerprint, dataclasses.asdict(settings))
-            for change in run_file.changed_versions():
-                say(f"Note: another version than in the run before: {change}.")
-            run_file.note(seats=[dataclasses.asdict(seat) for seat in seats], model=dataclasses.asdict(model))
-            with contextlib.closing(Followers(settings)) as followers:
-                outcome = _work(settings, source, seats, model, adapters, dtype, record, run_file, stop, laps)
-            code = _exit_code(settings, record, outcome, stop) or followers.exit_code
-            run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
-        summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
+        with contextlib.ExitStack() as open_:
+            metrics = Metrics(settings.metrics_port) if settings.metrics_port else None
+            if metrics:
+                open_.callback(metrics.close)
+            model = find_model(
+                settings.model, settings.revision, settings.trust_remote_code, settings.allow_pickled_weights
+            )
+            laps.end("finding the model")
+            fingerprint = make_fingerprint(settings, dtype) | {"model": model.identity}
+            with record_errors(out), open_record(out, fingerprint) as record:
+                open_.enter_context(log_into(Path(settings.log_file or out / LOG_FILE), settings.log_format))
+                redo = None if is_under_way(out, settings.redo) else settings.redo
+                withdrawn = withdraw_rows(record, out, settings.retry_failed, redo, say)
+                if withdrawn:
+                    say(f"{withdrawn:,} rows are taken out, their images are done again.")
+                summary.greet(settings, source, seats, model, dtype, record)
+                run_file = RunFile(out, fingerprint, dataclasses.asdict(settings))
+                note(f"run {run_file.number} into this folder, process {os.getpid()}")
+                for change in run_file.changed_versions():
+                    say(f"Note: another version than in the run before: {change}.")
+                run_file.note(seats=[dataclasses.asdict(seat) for seat in seats], model=dataclasses.asdict(model))
+                stop.before_exit = lambda code: run_file.end(exit_code=code)
+                with run_file.noting_errors(), contextlib.closing(Followers(settings)) as followers:
+                    outcome = _work(
+                        settings, source, seats, model, adapters, dtype, record, run_file, stop, laps, metrics
+                    )
+                code = _exit_code(settings, record, outcome, stop) or followers.exit_code
+                run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
+            summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
     return code
 
 
@@ -130,6 +140,7 @@ def _work(
     run_file: RunFile,
     stop: StopSignals,
     laps: Laps,
+    metrics: Metrics | None,
 ) -> Outcome:
     precision = Precision(dtype, run_file)
     if precision.switched:
@@ -138,8 +149,7 @@ def _work(
     names = [seat.name for seat in seats]
     out = Path(settings.output)
     with contextlib.ExitStack() as open_:
-        progress = open_.enter_context(contextlib.closing(Progress(names)))
-        stats = open_.enter_context(contextlib.closing(StatsFile(out, Monitor(seats))))
+        lookout = open_.enter_context(contextlib.closing(Lookout(settings, seats, run_file.number, metrics)))
         setup, watch = make_setup(settings, seats, model, precision, adapters), watch_for(settings, seats[0].device)
         crew = open_.enter_context(Crew(seats, setup, watch))
         twins = Twins()
@@ -155,8 +165,7 @@ def _work(
             schedule=make_schedule(settings.schedule, names, settings.batch_size or usual_slots(seats[0].device)),
             record=record,
             crew=crew,
-            progress=progress,
-            stats=stats,
+            lookout=lookout,
             run_file=run_file,
             precision=precision,
             stop=stop,

@@ -18,6 +18,7 @@ class Outcome:
         skipped: items of the input that were done before.
         errors: failed items by class; flags: how often each flag was set.
         adapter_loads: how often a worker took another LoRA adapter, and adapter_seconds, how long that took.
+        flagged: captions that the guard doubts.
         seconds: from the first hand-out to the last caption.
         first_caption: seconds from the start of the run to its first row, or None.
         until_first_caption: seconds from the command to that, part by part in their order.
@@ -34,6 +35,7 @@ class Outcome:
     flags: Counter = field(default_factory=Counter)
     adapter_loads: int = 0
     adapter_seconds: float = 0.0
+    flagged: int = 0
     seconds: float = 0.0
     first_caption: float | None = None
     until_first_caption: dict[str, float] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Outcome:
             "flags": dict(self.flags),
             "adapter_loads": self.adapter_loads,
             "adapter_seconds": round(self.adapter_seconds, 3),
+            "flagged": self.flagged,
             "seconds": round(self.seconds, 3),
             "first_caption": self.first_caption and round(self.first_caption, 3),
             "until_first_caption": self.until_first_caption,

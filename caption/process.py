@@ -68,6 +68,7 @@ class Child:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE_ROOT, os.environ.get("PYTHONPATH")]))
         ours, theirs = socket.socketpair()
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
+        self._told = 0  # bytes of them
         given = [theirs.fileno(), *descriptors]
         with theirs, stop_signals_blocked():
             self._process = subprocess.Popen(
@@ -151,6 +152,14 @@ class Child:
         if os.fstat(self._words.fileno()).st_size > _MOST_WORDS:
             self._words.seek(0)  # the child writes at the same position: it is shared
             self._words.truncate()
+            self._told = 0
+
+    def new_words(self, most: int = 20) -> list[str]:
+        """Whole lines that it has printed since the last call; of a flood the last ``most``."""
+        new = os.pread(self._words.fileno(), _MOST_WORDS, self._told)  # the position is the child's, too
+        whole = new[: new.rfind(b"\n") + 1]
+        self._told += len(whole)
+        return [line for line in whole.decode(errors="replace").splitlines() if line.strip()][-most:]
 
     def last_words(self, limit: int = 300) -> str:
         """How it ended: the signal or exit status, and the last line that it printed."""

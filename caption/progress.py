@@ -1,127 +1,72 @@
-"""Progress: bars on a terminal, a line every few seconds elsewhere."""
+"""Progress: bars on a terminal, a line from time to time elsewhere. A stream that fails or stalls never holds up a run.
+
+tqdm and rich count the lines that they have drawn; a terminal that gets narrower wraps them into more, and what they
+leave behind piles up. Here the screen is begun anew when lines have been wrapped, with the latest sentences above the
+bars. Between two drawings the cursor rests on the first letter of the block.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
+import select
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TextIO
 
-from tqdm import tqdm
+from caption import bars
+from caption.console import harmless, say
+from caption.figures import clock, images_a_second
+from caption.monitor import Load
+from caption.snapshot import Snapshot
 
-from caption.console import say
-from caption.schedule import Rounds
-
-_DRAW_EVERY = 0.2  # seconds between drawings of the bars
-_LINE_EVERY = 5.0  # seconds between lines without a terminal
-_RATE_SPAN = 60.0  # seconds over which the shown rate is measured
-_TOTAL = "total {percentage:3.0f}% |{bar}| {figures}"
-_LEAST_BAR = 5  # columns; the bar goes before a figure does
-_COLUMNS = 80  # of a terminal that does not say
-
-
-@dataclass(frozen=True)
-class WorkerProgress:
-    name: str
-    stage: str
-    done: int
-    failed: int
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Attributes:
-    total: items of the input, or None while they are counted.
-    before: items done before this run.
-    done, failed: items of this run.
-    rounds: of a lockstep run.
-    """
-
-    total: int | None
-    before: int
-    done: int
-    failed: int
-    workers: Sequence[WorkerProgress]
-    rounds: Rounds | None = None
-
-
-class Rate:
-    """Images a second over the last minute."""
-
-    def __init__(self):
-        self._points: deque[tuple[float, int]] = deque()
-
-    def add(self, now: float, count: int) -> float:
-        """Notes that ``count`` images are done at the time ``now``; returns the rate."""
-        self._points.append((now, count))
-        while now - self._points[0][0] > _RATE_SPAN and len(self._points) > 2:
-            self._points.popleft()
-        seconds, images = now - self._points[0][0], count - self._points[0][1]
-        return images / seconds if seconds > 0 else 0.0
-
-
-def clock(seconds: float) -> str:
-    """3:07 or 2:03:07 or 4 d 02:03."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24} d {hours % 24:02}:{minute:02}"
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def images_a_second(rate: float) -> str:
-    return f"{rate:.2f}/s" if rate < 10 else f"{rate:,.0f}/s"
+_SHORTEST, _LONGEST = 5.0, 60.0  # seconds between lines without a terminal; they grow apart as the run grows long
+_GROWTH = 20
+_COLUMNS, _ROWS = 80, 24  # of a terminal that does not say
+_MOST_UNSAID = 100  # sentences kept for a stream that takes nothing for now
+_RECENT = 5  # sentences that are said again where a screen is begun anew
+_WIPE = "\r\x1b[J"  # from the cursor to the end of the screen
+_ANEW = f"{_WIPE}\x1b[H\x1b[2J"
+_NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
 
 class Progress:
     """Shows snapshots; a stream that is gone (a closed terminal) or was never there is forgotten, never an error.
 
     Args:
-        stream: where to show, standard error by default; bars if it is a terminal.
+        stream: where to show; bars if it is a terminal that can move its cursor. None: nowhere.
     """
 
-    def __init__(self, workers: Sequence[str], stream: TextIO | None = None):
-        self._stream = _Stream(stream or sys.stderr)
-        self._rate = Rate()
-        self._next_look = self._next_line = 0.0
-        self._bars: list[tqdm] = []
-        if self._stream.isatty():
-            self._open_bars(workers)
+    def __init__(self, stream: TextIO | None):
+        self._stream = _Stream(stream)
+        self._bars = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._ascii = not self._stream.can_show("█°")
+        self._unsaid: deque[str] = deque(maxlen=_MOST_UNSAID)
+        self._said: deque[str] = deque(maxlen=_RECENT)
+        self._drawn = self._widest = 0  # lines of the block on the screen, and the letters of the longest
+        self._begin = self._next_line = time.monotonic()
 
-    def show(self, snapshot: Snapshot, last: bool = False) -> None:
-        """Takes the newest figures; draws a few times a second, however often it is called.
-
-        last: these are the last figures, to be shown in any case.
-        """
-        now = time.monotonic()
-        if self._stream.gone or (now < self._next_look and not last):
+    def show(self, snapshot: Snapshot, load: Load, last: bool = False) -> None:
+        """Shows these figures. last: of all, to be shown in any case; the total stays, and the workers' lines go."""
+        if self._stream.gone:
             return
-        self._next_look = now + _DRAW_EVERY
-        done = snapshot.done + snapshot.failed
-        rate = self._rate.add(now, done)
-        left = None if last or snapshot.total is None else snapshot.total - snapshot.before - done
-        total = "?" if snapshot.total is None else f"{snapshot.total:,}"
-        figures = f"{images_a_second(rate)}, {snapshot.failed:,} failed"
-        if left and rate > 0:
-            figures += f", {clock(left / rate)} left"
-        if snapshot.rounds and snapshot.rounds.begun:
-            figures += f", round {snapshot.rounds.begun:,}, drift {snapshot.rounds.last:.1f} s"
         if self._bars:
-            self._move_bars(snapshot, f"{snapshot.before + done:,}/{total}, {figures}")
-        elif last or (now >= self._next_line and snapshot.workers):
-            self._next_line = now + _LINE_EVERY
-            stages = ", ".join(f"{worker.name} {worker.stage}" for worker in snapshot.workers[:8])
-            self.say(f"{snapshot.before + done:,}/{total} images, {figures}" + (f" ({stages})" if stages else ""))
+            columns, rows = self._stream.size()
+            shape = max(1, columns - 1), max(1, rows - 1)
+            lines = bars.totals(snapshot, shape[0], self._ascii) if last else None
+            lines = lines or bars.draw(snapshot, load, *shape, self._ascii)
+            if last or self._stream.takes():
+                self._draw(lines, wrapped=columns < self._widest)
+            return
+        now = time.monotonic()
+        if last or (now >= self._next_line and snapshot.workers):
+            self._next_line = now + min(_LONGEST, max(_SHORTEST, (now - self._begin) / _GROWTH))
+            self.say(line(snapshot) + ("" if last else _workers(snapshot, load, self._ascii)))
+        self._catch_up()
 
     def say(self, text: str) -> None:
         """A line of text, above the bars."""
-        if self._bars:
-            tqdm.write(text, self._stream)
-        else:
-            print(text, file=self._stream, flush=True)
+        self._unsaid.append(self._stream.shown(harmless(text)))
+        self._catch_up()
 
     def announce(self, text: str) -> None:
         """A line of the banner: above the bars, or on standard output where there are none."""
@@ -131,37 +76,54 @@ class Progress:
             say(text)
 
     def close(self) -> None:
-        for bar in reversed(self._bars):
-            bar.close()
-        self._bars = []
+        """Leaves the cursor below what was shown last."""
+        if self._drawn:
+            self._stream.write("\n" * self._drawn)
+            self._drawn = 0
 
-    def _open_bars(self, workers: Sequence[str]) -> None:
-        """One line for all and one for each worker; they are drawn when `show` says, not when tqdm would."""
-        for name in ("total", *workers):
-            self._add_bar(name)
+    def _catch_up(self) -> None:
+        if not self._unsaid or not self._stream.takes():
+            return
+        self._stream.write((_WIPE if self._drawn else "") + self._to_say())
+        self._drawn = self._widest = 0  # the next figures draw it anew, below
 
-    def _add_bar(self, name: str) -> None:
-        width = {"dynamic_ncols": True} if _columns(self._stream) else {"ncols": _COLUMNS}
-        lines = {"file": self._stream, "bar_format": "{desc}"} | width
-        position = len(self._bars)
-        self._bars.append(tqdm(total=None, desc=name, position=position, leave=not position, **lines))
+    def _to_say(self, again: bool = False) -> str:
+        """again: the latest that were said before, too."""
+        lines = [*(self._said if again else ()), *self._unsaid]
+        self._said += self._unsaid
+        self._unsaid.clear()
+        return "".join(f"{line}\n" for line in lines)
 
-    def _move_bars(self, snapshot: Snapshot, figures: str) -> None:
-        for worker in snapshot.workers[len(self._bars) - 1 :]:  # who came later
-            self._add_bar(worker.name)
-        total, *rest = self._bars
-        columns = _columns(self._stream) or _COLUMNS
-        total.total = snapshot.total or None
-        total.n = snapshot.before + snapshot.done + snapshot.failed
-        if columns - len(_TOTAL.format(percentage=100, bar="", figures=figures)) >= _LEAST_BAR:
-            total.bar_format = _TOTAL.replace("{figures}", figures)
-        else:
-            total.bar_format = "{desc}"
-        total.set_description_str(figures[:columns])
-        share = max((worker.done + worker.failed for worker in snapshot.workers), default=0)
-        for bar, worker in zip(rest, snapshot.workers):
-            text = f"{worker.name:<6} {_gauge(worker, share)} {worker.done:,} done, {worker.failed:,} failed"
-            bar.set_description_str(f"{text}, {worker.stage}"[:columns])
+    def _draw(self, lines: list[str], wrapped: bool) -> None:
+        wipe = _ANEW if wrapped else _WIPE if self._unsaid else ""
+        said = self._to_say(again=wrapped)
+        block = "\n".join(f"{line}\x1b[K" for line in lines)
+        up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
+        self._stream.write(f"{wipe}{said}{_NO_WRAP}\r{block}\x1b[J{up}\r{_WRAP}")
+        self._drawn, self._widest = len(lines), max(map(len, lines))
+
+
+def line(snapshot: Snapshot) -> str:
+    """All of it in one line, of any width."""
+    ended = snapshot.before + snapshot.images
+    figures = [
+        f"{ended:,}/{'?' if snapshot.total is None else format(snapshot.total, ',')} images",
+        f"{images_a_second(snapshot.rate)} ({images_a_second(snapshot.whole_rate)} in all)",
+        f"{snapshot.failed:,} failed",
+        f"{snapshot.flagged:,} flagged",
+    ]
+    if snapshot.seconds_left is not None:
+        figures.append(f"{clock(snapshot.seconds_left)} left")
+    return ", ".join(figures) + bars.rounds(snapshot)
+
+
+def _workers(snapshot: Snapshot, load: Load, ascii: bool) -> str:
+    workers = []
+    for worker in snapshot.workers[:8]:
+        gpu = load.of_gpus(worker)
+        words = [worker.name, worker.stage, *(bars.gpu_figures(gpu, ascii) if gpu else ())]
+        workers.append(" ".join(filter(None, words)))
+    return f" ({', '.join(workers)})"
 
 
 class _Stream:
@@ -169,7 +131,7 @@ class _Stream:
 
     def __init__(self, stream: TextIO | None):
         self._stream = stream
-        self.encoding = getattr(stream, "encoding", None)
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
 
     @property
     def gone(self) -> bool:
@@ -178,16 +140,32 @@ class _Stream:
     def isatty(self) -> bool:
         return bool(self._call("isatty"))
 
-    def fileno(self) -> int:
-        """For the width of the terminal."""
+    def can_show(self, letters: str) -> bool:
+        return self.shown(letters) == letters
+
+    def shown(self, text: str) -> str:
+        """The text with what the stream has no letters for escaped."""
+        return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
+
+    def size(self) -> tuple[int, int]:
+        """Columns and rows of the terminal now."""
+        try:
+            size = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError, AttributeError):  # io.UnsupportedOperation is both of the first
+            return _COLUMNS, _ROWS
+        return size.columns or _COLUMNS, size.lines or _ROWS
+
+    def takes(self) -> bool:
+        """Whether a write would return at once: a stopped terminal or a pipe that nobody reads holds one up."""
         if self._stream is None:
-            raise OSError("the stream is gone")
-        return self._stream.fileno()
+            return False
+        try:
+            return bool(select.select([], [self._stream.fileno()], [], 0)[1])
+        except (OSError, ValueError):
+            return True  # no file at all, or one that fails: the write finds out
 
     def write(self, text: str) -> None:
         self._call("write", text)
-
-    def flush(self) -> None:
         self._call("flush")
 
     def _call(self, method: str, *args):
@@ -197,17 +175,3 @@ class _Stream:
             return getattr(self._stream, method)(*args)
         except (OSError, ValueError):
             self._stream = None
-
-
-def _columns(stream: _Stream) -> int:
-    """The width of the terminal now; 0 if it does not say."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns
-    except (OSError, ValueError):  # io.UnsupportedOperation is both
-        return 0
-
-
-def _gauge(worker: WorkerProgress, most: int) -> str:
-    """A small bar beside the worker's figures: its images against those of the worker with the most."""
-    cells = round(10 * (worker.done + worker.failed) / most) if most else 0
-    return "▮" * cells + "▯" * (10 - cells)

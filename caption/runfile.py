@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
 import socket
+import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+import checkpoint
 from caption import __version__
 from caption.errors import Damaged
 from checkpoint import durable
 
+_INDENTED = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "pillow", "numpy", "tokenizers")
 
 
@@ -33,6 +38,36 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _valid(value: Any) -> Any:
+    """The same with valid text: paths are bytes to Linux, and no JSON."""
+    if isinstance(value, dict):
+        return {name: _valid(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_valid(part) for part in value]
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def _here() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
+
+
+def _typed() -> list[str] | None:
+    """The words after ``python -m caption.run``; None if the run was started otherwise, or they are no text."""
+    typed = Path(sys.argv[0]).name == "run.py" and _is_text("".join(sys.argv))
+    return sys.argv[1:] if typed else None
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_run_file(out: Path) -> dict[str, Any]:
@@ -70,10 +105,19 @@ class RunFile:
             "end": None,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "folder": os.fspath(out.resolve()),
+            "cwd": _here(),
+            "argv": _typed(),
+            "environment": {name: value for name, value in os.environ.items() if name.startswith("CAPTION_")},
             "settings": settings,
             "versions": versions(),
         }
         self._content["runs"].append(self._entry)
+
+    @property
+    def number(self) -> int:
+        """Of this run, among those in this folder; the first is 1."""
+        return len(self._content["runs"])
 
     def changed_versions(self) -> list[str]:
         """What differs from the versions of the run before, as "torch 2.11.0 -> 2.13.0"."""
@@ -94,7 +138,17 @@ class RunFile:
     def note(self, **facts: Any) -> None:
         """Adds facts to this run's entry and writes the file."""
         self._entry.update(facts)
-        durable.write(self._path, orjson.dumps(self._content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        durable.write(self._path, orjson.dumps(_valid(self._content), option=_INDENTED))
 
     def end(self, **facts: Any) -> None:
         self.note(end=now(), **facts)
+
+    @contextlib.contextmanager
+    def noting_errors(self) -> Iterator[None]:
+        """An error that ends the run inside is noted as its end, if the disk still takes it."""
+        try:
+            yield
+        except Exception as error:
+            with contextlib.suppress(OSError, checkpoint.Error):
+                self.end(exit_code=getattr(error, "exit_code", 1), error=str(error) or type(error).__name__)
+            raise

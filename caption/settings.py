@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from caption.checks import above_zero_to_one, at_least, endings, refused_by
 from caption.errors import UsageError
 from caption.guard.actions import parse_actions
 from caption.guard.language import LANGUAGES
@@ -129,30 +130,6 @@ def _quoted(value: Any) -> str:
         return "the number"
 
 
-def _at_least(low: float) -> Callable[[Any], str | None]:
-    return lambda value: None if value >= low else f"is less than {low}"
-
-
-def _above_zero_to_one(value: float) -> str | None:
-    return None if 0 < value <= 1 else "is not above 0 and at most 1"
-
-
-def _refused_by(parse: Callable[[str], Any]) -> Callable[[str], str | None]:
-    def check(value: str) -> str | None:
-        try:
-            parse(value)
-        except ValueError as error:
-            return str(error)
-        return None
-
-    return check
-
-
-def _endings(value: str) -> str | None:
-    bad = [ending for ending in value.split(",") if not ending.startswith(".") or "/" in ending]
-    return "is no ending like .txt" if value and bad else None
-
-
 def _option(
     default: Any, help: str, *, group: str, mark: str, choices=None, metavar=None, check=None, listed=False,
     make=None,
@@ -177,7 +154,7 @@ class Settings:
         False, "INPUT is the data set of the runs before, which lies elsewhere now", group="data", mark="free"
     )
     limit: int | None = _option(
-        None, "only the first N images of the input", group="data", mark="free", metavar="N", check=_at_least(1)
+        None, "only the first N images of the input", group="data", mark="free", metavar="N", check=at_least(1)
     )
     input_format: str = _option(
         "auto", "what INPUT is; auto goes by its name and content", group="data", mark="caption", choices=INPUT_FORMATS
@@ -200,7 +177,7 @@ class Settings:
     )  # fmt: skip
     skip_existing: str = _option(
         "", "leave out images beside which a file of their name with this ending lies: .txt", group="data", mark="free",
-        metavar="ENDING", listed=True, check=_endings,
+        metavar="ENDING", listed=True, check=endings,
     )  # fmt: skip
     dedupe: bool = _option(
         False, "caption pictures of equal bytes under the same prompt once, with a row for each", group="data",
@@ -208,7 +185,7 @@ class Settings:
     )  # fmt: skip
     max_pixels_decoded: int = _option(
         200_000_000, "larger pictures are refused, not decoded", group="data", mark="free", metavar="N",
-        check=_at_least(1),
+        check=at_least(1),
     )  # fmt: skip
 
     model: str = _option(
@@ -253,22 +230,22 @@ class Settings:
         metavar="TEXT", make=prompt_text,
     )  # fmt: skip
     max_new_tokens: int = _option(
-        256, "a caption ends here at the latest", group="caption", mark="caption", metavar="N", check=_at_least(1)
+        256, "a caption ends here at the latest", group="caption", mark="caption", metavar="N", check=at_least(1)
     )
     num_beams: int = _option(
-        1, "beams of a beam search", group="caption", mark="caption", metavar="N", check=_at_least(1)
+        1, "beams of a beam search", group="caption", mark="caption", metavar="N", check=at_least(1)
     )
     temperature: float = _option(
         0.0, "0 takes the likeliest word, more draws by the image's seed", group="caption", mark="caption",
-        metavar="T", check=_at_least(0),
+        metavar="T", check=at_least(0),
     )  # fmt: skip
     top_p: float = _option(
         1.0, "draw from the likeliest words that make up this share", group="caption", mark="caption", metavar="P",
-        check=_above_zero_to_one,
+        check=above_zero_to_one,
     )  # fmt: skip
     top_k: int = _option(
         0, "draw from the K likeliest words; 0 is all", group="caption", mark="caption", metavar="K",
-        check=_at_least(0),
+        check=at_least(0),
     )  # fmt: skip
     repetition_penalty: float = _option(
         1.0, "above 1 makes words that stand already less likely", group="caption", mark="caption", metavar="R",
@@ -280,7 +257,7 @@ class Settings:
     )  # fmt: skip
     max_pixels: int = _option(
         1_310_720, "larger pictures are scaled down to this many pixels", group="caption", mark="caption",
-        metavar="N", check=_at_least(1),
+        metavar="N", check=at_least(1),
     )  # fmt: skip
 
     language: str | None = _option(
@@ -290,7 +267,7 @@ class Settings:
     on_flag: str = _option(
         "", "what is done with captions that have a flag: keep, retry or fail, as refusal=fail,cut-off=retry; of "
         "others loop, empty and pad-flood are retried up to --max-retries times, the rest is kept", group="guard",
-        mark="caption", metavar="FLAG=ACTION", check=_refused_by(parse_actions), listed=True,
+        mark="caption", metavar="FLAG=ACTION", check=refused_by(parse_actions), listed=True,
     )  # fmt: skip
     trim_to_sentence: bool = _option(
         False, "take the last, unfinished sentence off a caption that was cut", group="guard", mark="caption"
@@ -310,27 +287,26 @@ class Settings:
         metavar="LIST", listed=True,
     )  # fmt: skip
     num_gpus: int | None = _option(
-        None, "use only N of them", group="machine", mark="free", metavar="N", check=_at_least(1)
+        None, "use only N of them", group="machine", mark="free", metavar="N", check=at_least(1)
     )
     workers_per_gpu: int | None = _option(
         1, "worker processes on each GPU, for small models; auto adds one after the other while memory is free and "
-        "the images a second grow", group="machine", mark="free", metavar="N|auto", check=_at_least(1),
+        "the images a second grow", group="machine", mark="free", metavar="N|auto", check=at_least(1),
     )  # fmt: skip
     gpus_per_worker: int = _option(
         1, "spread a model that is larger than one GPU over N, in layers", group="machine", mark="free", metavar="N",
-        check=_at_least(1),
+        check=at_least(1),
     )  # fmt: skip
     workers: int = _option(
-        1, "worker processes on a CPU", group="machine", mark="free", metavar="N",
-        check=_at_least(1),
-    )  # fmt: skip
+        1, "worker processes on a CPU", group="machine", mark="free", metavar="N", check=at_least(1)
+    )
     batch_size: int | None = _option(
         None, "images side by side on one GPU; auto, the default: as many as its free memory bears, and 8 on a CPU",
-        group="machine", mark="free", metavar="N|auto", check=_at_least(1),
+        group="machine", mark="free", metavar="N|auto", check=at_least(1),
     )  # fmt: skip
     loaders: int | None = _option(
         None, "processes a worker that decode and prepare ahead of it; default by the number of cores",
-        group="machine", mark="free", metavar="N", check=_at_least(1),
+        group="machine", mark="free", metavar="N", check=at_least(1),
     )  # fmt: skip
     start: str = _option(
         "together", "together: nobody begins before all models are loaded; each: whoever is ready begins",
@@ -344,15 +320,15 @@ class Settings:
     format: str = _option(
         "", "also write the captions in these formats while it runs, as caption.export does: jsonl, csv, parquet, txt, "
         "caption, json, imagefolder, webdataset; txt:beside is beside the pictures", group="run", mark="free",
-        metavar="FORMAT", check=_refused_by(parse_formats), listed=True,
+        metavar="FORMAT", check=refused_by(parse_formats), listed=True,
     )  # fmt: skip
     max_retries: int = _option(
         3, "an image that failed by itself is tried again this often", group="run", mark="free", metavar="N",
-        check=_at_least(0),
+        check=at_least(0),
     )  # fmt: skip
     decode_timeout: float = _option(
         60.0, "seconds after which decoding one picture is given up", group="run", mark="free", metavar="S",
-        check=_at_least(0.1),
+        check=at_least(0.1),
     )  # fmt: skip
     stall_timeout: float | None = _option(
         None, "seconds without progress after which a worker is killed and replaced, three times as long while its "
@@ -361,7 +337,18 @@ class Settings:
     )  # fmt: skip
     checkpoint_every: int = _option(
         1000, "commit after this many images, and every 30 s; less often where the disk is slow", group="run",
-        mark="free", metavar="N", check=_at_least(1),
+        mark="free", metavar="N", check=at_least(1),
+    )  # fmt: skip
+    stats_every: int = _option(
+        50, "figures are noted after this many images", group="run", mark="free", metavar="N", check=at_least(1)
+    )
+    log_file: str | None = _option(
+        None, "the log is appended to this file; default is OUT/run.log", group="run", mark="free", metavar="FILE"
+    )
+    log_format: str = _option("text", "lines of the log", group="run", mark="free", choices=("text", "json"))
+    metrics_port: int | None = _option(
+        None, "serve figures for Prometheus on this port, at /metrics", group="run", mark="free", metavar="PORT",
+        check=lambda value: None if 0 < value < 65536 else "is no port",
     )  # fmt: skip
     retry_failed: bool = _option(False, "do the images of failed.jsonl again", group="run", mark="free")
     redo: str | None = _option(

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from caption.console import say
 
@@ -21,11 +21,13 @@ class StopSignals:
     Attributes:
         asked: how often a stop was asked for.
         signal: the first signal that asked, or None.
+        before_exit: called with the exit code, before an end at once.
     """
 
     def __init__(self):
         self.asked = 0
         self.signal: signal.Signals | None = None
+        self.before_exit: Callable[[int], None] = lambda _: None
         self._looked_after = False
         self._before: dict[int, object] = {}
 
@@ -53,4 +55,6 @@ class StopSignals:
         self.signal = self.signal or signal.Signals(number)
         if not self._looked_after:
             say(f"Stopped by {self.signal.name}. To go on, type the same command again.")
+            with contextlib.suppress(Exception):
+                self.before_exit(128 + number)
             os._exit(128 + number)

@@ -12,10 +12,12 @@ from caption import idle
 from caption.console import say
 from caption.devices import Seat
 from caption.feed import Feed
+from caption.figures import clock, images_a_second
+from caption.jobstate import to_go_on
+from caption.lookout import Lookout
 from caption.model import EMBEDDED, SMALL_MODELS, Model, billions
 from caption.outcome import Outcome
 from caption.outputs.rows import CAPTIONS, FAILED
-from caption.progress import Progress, clock, images_a_second
 from caption.schedule import FEW, Rounds, Schedule
 from caption.settings import Settings
 from caption.sources import Source
@@ -76,12 +78,12 @@ def shares(schedule: Schedule, counts: Iterable[int], with_ids: bool = False) ->
     return "\n".join(lines)
 
 
-def announce(progress: Progress, schedule: Schedule, feed: Feed) -> None:
+def announce(lookout: Lookout, schedule: Schedule, feed: Feed) -> None:
     """Who will do what, as far as the input has been read."""
     if schedule.pending:
         if not feed.ended:
-            progress.announce(f"Shares  of the first {feed.read:,} images; the others are dealt as they are read")
-        progress.announce(shares(schedule, schedule.sizes().values()))
+            lookout.announce(f"Shares  of the first {feed.read:,} images; the others are dealt as they are read")
+        lookout.announce(shares(schedule, schedule.sizes().values()))
 
 
 def conclude(
@@ -111,7 +113,7 @@ def conclude(
     figures = f"{outcome.captioned:,} captioned{pace}, {outcome.failed:,} failed{errors}"
     figures += f", {outcome.skipped:,} done before"
     if stop.signal and not outcome.complete:
-        argv = _to_go_on(sys.argv[1:])
+        argv = to_go_on(sys.argv[1:])
         same = "the same command again" if argv == sys.argv[1:] else "this"
         command = shlex.join(["python", "-m", "caption.run", *argv])
         say(f"Stopped by {stop.signal.name}: {figures}. To go on, type {same}: {command}")
@@ -127,19 +129,6 @@ def _rounds(rounds: Rounds) -> str:
 
 
 _EMBEDDED = " Model shapes is the tiny embedded one, for trying and tests: choose a real one with --model."
-
-
-def _to_go_on(argv: Sequence[str]) -> list[str]:
-    """The command that goes on: what was to be done again is open already, and not to be taken out once more."""
-    kept, skip = [], False
-    for word in argv:
-        if skip or word == "--retry-failed" or word.startswith("--redo="):
-            skip = False
-        elif word == "--redo":
-            skip = True
-        else:
-            kept.append(word)
-    return kept
 
 
 def _counted(counter: Counter) -> str:

@@ -9,9 +9,8 @@ import sys
 import pytest
 
 from caption import gpus
-from caption.devices import Seat, choose_seats
+from caption.devices import choose_seats
 from caption.errors import NoWorkerLeft, UsageError
-from caption.monitor import GpuLoad, Load
 from caption.settings import Settings
 from tests import runs
 from tests.fakegpus import pynvml
@@ -160,15 +159,6 @@ def test_of_several_gpus_of_a_worker_one_that_is_lost_is_enough(driver):
     driver(gpu2={"lost": True})
     assert [gpus.is_lost(seat.visible) for seat in choose_seats(Settings(gpus="0,1", gpus_per_worker=2))] == [False]
     assert gpus.is_lost("GPU-a,GPU-c") is True
-
-
-def test_figures_of_several_gpus_of_a_worker_are_told_together(driver):
-    one, other = GpuLoad(20, 3, 80, 50), GpuLoad(60, 4, 80, 70)
-    load = Load(5.0, 1, 2, {"GPU-a": one, "GPU-b": other})
-    narrow, wide = Seat("gpu0", "cuda", "GPU-a", None, 1), Seat("gpu0+1", "cuda", "GPU-a,GPU-b", None, 1)
-    assert load.of(narrow) == one
-    assert load.of(wide) == GpuLoad(40, 7, 160, 70)
-    assert load.of(Seat("cpu0", "cpu", "", 1, 1)) is None
 
 
 # ---- whole runs ----

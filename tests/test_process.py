@@ -77,6 +77,23 @@ def test_a_talkative_child_takes_no_more_disk_than_a_megabyte_and_its_last_words
     assert os.fstat(one._words.fileno()).st_size < 100
 
 
+def test_what_it_printed_is_told_once_in_whole_lines_and_of_a_flood_the_last(child):
+    one = child(
+        "import sys, socket\n"
+        "s = socket.socket(fileno=int(sys.argv[1]))\n"
+        "for text in ('first\\n\\nhal', 'f\\n' + 'flood\\n' * 500 + 'last\\n'):\n"
+        "    sys.stdout.write(text); sys.stdout.flush(); s.send(b'1'); s.recv(1)\n"
+    )
+    assert select.select([one.channel], [], [], 10)[0] and one.channel._sock.recv(1)
+    assert one.new_words() == ["first"]
+    assert one.new_words() == []
+    one.channel._sock.send(b"1")
+    assert select.select([one.channel], [], [], 10)[0] and one.channel._sock.recv(1)
+    assert one.new_words() == ["flood"] * 19 + ["last"]
+    one.channel._sock.send(b"1")
+    assert one.join(10)
+
+
 def test_a_child_sees_the_variables_given_and_not_those_taken_away(child, monkeypatch, tmp_path):
     monkeypatch.setenv("TAKEN", "1")
     code = "import os, sys; sys.exit(str((os.environ.get('GIVEN'), 'TAKEN' in os.environ)))"

@@ -94,7 +94,7 @@ def test_figures_over_time_are_kept_a_row_for_the_run_and_one_a_worker(pictures,
     assert totals and {row.get("worker") for row in rows} == {None, "cpu0", "cpu1"}
     assert all(row["images_per_second"] > 0 and row["ram_total"] > 0 for row in totals[:1])
     gaps = [after["time"] - before["time"] for before, after in itertools.pairwise(totals)]
-    assert all(gap >= 0.99 for gap in gaps)
+    assert all(gap >= 0.99 for gap in gaps[:-1]), "the last entry comes in any case"
 
 
 def test_without_a_terminal_progress_is_plain_lines(pictures, tmp_path):
