@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = ROOT / "tests" / "faults"
 FAKE_GPUS = ROOT / "tests" / "fakegpus"
@@ -107,6 +109,11 @@ def workers_of(process: subprocess.Popen) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def own_workers() -> list[psutil.Process]:
+    """The worker processes that pools of this process have started."""
+    return [child for child in psutil.Process().children() if "caption.worker" in child.cmdline()]
 
 
 def kill_group(process: subprocess.Popen) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -17,7 +16,7 @@ from caption.given import GivenPictures, PictureMemory
 from caption.image import DecodeOptions, read_image
 from caption.where import Shared
 from tests.pictures import OPTIONS, corners, near, quadrants, save
-from tests.runs import ROOT
+from tests.runs import ROOT, own_workers
 
 
 @pytest.fixture
@@ -136,7 +135,7 @@ def test_all_forms_of_a_scene_get_its_caption_also_after_a_worker_was_killed(tmp
     with CaptionPool(model="shapes", device="cpu") as pool:
         first = [result.caption for result in pool.caption(forms())]
         assert first == 4 * list(truth.values())
-        [worker] = psutil.Process().children()
+        [worker] = own_workers()
         worker.kill()
         assert [result.caption for result in pool.caption(forms(), ordered=True)] == first
         [own] = pool.caption(paths[:1], max_new_tokens=3)

@@ -9,30 +9,24 @@ import sys
 import threading
 import time
 
-import psutil
 import pytest
 
 from caption import CaptionPool
 from caption import pool as pool_module
 from caption.errors import ModelNotFound, NoWorkerLeft, UsageError
 from caption.settings import OPTIONS
-from tests.runs import FAULTS, ROOT, environment, wait_until_alone
+from tests.runs import FAULTS, ROOT, environment, own_workers, wait_until_alone
 
 
 def names(count, prefix="image"):
     return [f"{prefix}{number}.jpg" for number in range(count)]
 
 
-def workers():
-    """The processes that pools of this process have started."""
-    return [child for child in psutil.Process().children() if "caption.worker" in child.cmdline()]
-
-
 @pytest.fixture
 def pool():
     with CaptionPool(model="null:2", device="cpu", workers=2) as pool:
         yield pool
-    assert workers() == []
+    assert own_workers() == []
 
 
 def test_results_come_in_the_order_of_the_images_each_with_its_own_caption(pool):
@@ -52,9 +46,9 @@ def test_results_come_as_they_end_if_the_order_does_not_matter(pool):
 
 def test_workers_stay_for_the_next_call(pool):
     list(pool.caption(names(5)))
-    before = sorted(worker.pid for worker in workers())
+    before = sorted(worker.pid for worker in own_workers())
     assert [result.caption for result in pool.caption(names(5, "other"))] == names(5, "other")
-    assert sorted(worker.pid for worker in workers()) == before
+    assert sorted(worker.pid for worker in own_workers()) == before
 
 
 def test_a_generator_without_an_end_is_read_a_bounded_way_ahead(pool):
@@ -144,9 +138,9 @@ def test_a_killed_worker_is_replaced_and_its_images_are_done_again(pool, caplog)
     for result in pool.caption(names(400)):
         captions.append(result.caption)
         if result.index in (50, 200):
-            os.kill(workers()[0].pid, signal.SIGKILL)
+            os.kill(own_workers()[0].pid, signal.SIGKILL)
     assert captions == names(400)
-    assert "SIGKILL" in caplog.text and len(workers()) == 2
+    assert "SIGKILL" in caplog.text and len(own_workers()) == 2
 
 
 @pytest.mark.parametrize(("fault", "error"), [("kill", "WorkerDied"), ("error", "EngineFailed")])
@@ -186,7 +180,7 @@ def test_wrong_options_are_refused_before_anything_starts():
         CaptionPool(model="./nowhere")
     with pytest.raises(UsageError, match="no GPU"):
         CaptionPool(model="null", gpus=[97])
-    assert workers() == []
+    assert own_workers() == []
 
 
 class TestNothingIsLeftBehind:
@@ -194,18 +188,18 @@ class TestNothingIsLeftBehind:
         with pytest.raises(ZeroDivisionError), CaptionPool(model="null:5", device="cpu", workers=2) as pool:
             for result in pool.caption(names(1000)):
                 1 / (result.index - 20)
-        assert workers() == []
+        assert own_workers() == []
 
     def test_by_a_pool_that_nobody_refers_to(self):
         results = CaptionPool(model="null", device="cpu").caption(names(100))
         assert len(list(results)) == 100  # the call keeps it
         del results
         gc.collect()
-        assert workers() == []
+        assert own_workers() == []
 
     def test_by_a_pool_that_is_closed_while_its_model_loads(self):
         CaptionPool(model="null", device="cpu", workers=3).close()
-        assert workers() == []
+        assert own_workers() == []
 
     def test_a_closed_pool_says_so_and_does_not_wait(self):
         pool = CaptionPool(model="null:5", device="cpu")
@@ -304,6 +298,6 @@ def test_a_worker_that_hangs_is_replaced_and_its_images_are_done_again(caplog):
         for result in pool.caption(names(60)):
             captions.append(result.caption)
             if result.index == 10:
-                os.kill(workers()[0].pid, signal.SIGSTOP)
+                os.kill(own_workers()[0].pid, signal.SIGSTOP)
     assert captions == names(60)
     assert "stopped" in caplog.text
