@@ -6,11 +6,14 @@ import contextlib
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from caption import cache
 from caption.console import say
 from caption.engine import is_null
 from caption.errors import ModelNotFound
@@ -20,6 +23,9 @@ SMALL_MODELS = "--model shapes (embedded) or --model HuggingFaceTB/SmolVLM-256M-
 
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "merges*"]
 _SAID_ABOVE = 2.0  # gigabytes; reading less takes no time worth a word
+_PIECE = 128 << 20  # bytes of a file that one thread hashes
+_READ = 1 << 20
+_TICK = 2_000_000_000  # nanoseconds within which a change might not show in a file's times
 _PICKLES = ["*.bin", "*.pt", "*.pth"]
 
 
@@ -102,22 +108,47 @@ def _model_files(folder: Path) -> Iterator[Path]:
 
 
 def _content_hash(folder: Path) -> str:
-    """Hash of all names and bytes; files in parallel, because hashing and reading release the interpreter."""
+    """Hash of all names and bytes. Those of large files are kept for as long as the file system calls them the same."""
     paths = [path for path in _model_files(folder) if path.suffix.lower() != ".md"]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        digests = list(pool.map(_file_hash, paths))
+    place = hashlib.blake2b(os.fsencode(folder.resolve()), digest_size=16).hexdigest()
+    known = cache.recall(f"hashed/{place}") or {}
+    kept = {}
     total = hashlib.blake2b(digest_size=16)
-    for path, digest in zip(paths, digests, strict=True):
-        total.update(path.relative_to(folder).as_posix().encode(errors="surrogateescape") + b"\0" + digest)
+    with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
+        for path in paths:
+            name, now = path.relative_to(folder).as_posix(), path.stat()
+            state = f"{name} {now.st_size} {now.st_mtime_ns} {now.st_ctime_ns} {now.st_ino}"
+            settled = time.time_ns() - now.st_ctime_ns > _TICK
+            digest = str(known.get(state) or _file_hash(path, pool))
+            if now.st_size > _PIECE and settled:
+                kept[state] = digest
+            total.update(f"{name}\0{digest}\0".encode(errors="surrogateescape"))
+    if kept != known:
+        cache.keep(f"hashed/{place}", kept)
     return total.hexdigest()
 
 
-def _file_hash(path: Path) -> bytes:
+def _file_hash(path: Path, pool: ThreadPoolExecutor) -> str:
+    """Hash of the hashes of its pieces, side by side: reading and hashing release the interpreter.
+
+    Raises:
+        ModelNotFound: it can't be read.
+    """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+        pieces = range(0, path.stat().st_size, _PIECE)
+        digests = list(pool.map(partial(_piece_hash, path), pieces))
     except OSError as error:
         raise ModelNotFound(f"can't read {path} of the model: {error.strerror}", "check its permissions") from error
+    return hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+
+
+def _piece_hash(path: Path, start: int) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        file.seek(start)
+        for at in range(start, start + _PIECE, _READ):
+            digest.update(file.read(min(_READ, start + _PIECE - at)))
+    return digest.digest()
 
 
 def _gigabytes(folder: Path) -> float:
