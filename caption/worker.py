@@ -100,10 +100,9 @@ class Worker:
         self._loaders = self._start_loaders()
         self._laps.end("loaders")
         self._pulse.start(self._loaders)
-        if self._setup.options.device != "cpu":  # there it would take the cores that the first to load needs
-            with contextlib.suppress(Exception):  # what can't be imported is said when the model is loaded
-                import_engine(self._setup.options)
-                self._laps.end("libraries")
+        with contextlib.suppress(Exception):  # what can't be imported is said when the model is loaded
+            import_engine(self._setup.options)
+            self._laps.end("libraries")
         if not isinstance(self._mail.get(), Load) or not self._load():
             return
         try:

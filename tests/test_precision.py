@@ -34,8 +34,8 @@ def scenes(tmp_path_factory):
 
 def test_a_job_that_overflows_goes_on_in_bf16_and_says_so_everywhere(narrow, scenes, tmp_path):
     out = tmp_path / "out"
-    command = (scenes, "--output", out, "--model", narrow, "--dtype", "fp16", "--device", "cpu", "--workers", "2")
-    done = run(*command, "--limit", "7")
+    command = (scenes, "--output", out, "--model", narrow, "--dtype", "fp16", "--device", "cpu")
+    done = run(*command, "--workers", "2", "--limit", "7")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fp16 is too narrow" in done.stdout + done.stderr
     assert json.loads((out / "run.json").read_text())["runs"][-1]["precision"] == "bf16"

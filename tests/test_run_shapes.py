@@ -87,31 +87,27 @@ def words(out):
 
 
 def test_the_same_words_with_any_workers_schedule_and_batch_size_and_after_a_kill(scenes, tmp_path):
-    """Greedy and sampled, in fp32. The killed run goes on with other settings than it began with."""
-    greedy, sampled = (), ("--temperature", "2", "--seed", "11", "--max-new-tokens", "24")
+    """Greedy and sampled, in fp32. A killed run goes on with other settings than it began with."""
     one = ("--workers", 1, "--batch-size", 8)
     two = ("--workers", 2, "--batch-size", 3, "--schedule", "round-robin")
     four = ("--workers", 4, "--batch-size", 1, "--schedule", "lockstep")
-    found = {}
-    for mode, options, ways in (("greedy", greedy, (one, two)), ("sampled", sampled, (one, four))):
+    sampled = ("--temperature", "2", "--seed", "11", "--max-new-tokens", "24")
+    found = []
+    for options, begun, ended in (((), two, one), (sampled, four, two)):
         command = (scenes[0], *SHAPES, "--dtype", "fp32", "--limit", 16, *options, "--output")
-        for number, machine in enumerate(ways):
-            done = run(*command, tmp_path / mode / str(number), *machine)
-            assert done.returncode == 0, done.stderr
-            found[mode, machine] = words(tmp_path / mode / str(number))
-        killed = tmp_path / mode / "killed"
-        first = start(*command, killed, "--workers", 2, "--batch-size", 2)
+        whole, killed = tmp_path / f"whole{len(found)}", tmp_path / f"killed{len(found)}"
+        done = run(*command, whole, *one)
+        assert done.returncode == 0, done.stderr
+        first = start(*command, killed, *begun)
         wait_for_rows(killed, 3)
         kill_group(first)
         before = (killed / "captions.jsonl").read_bytes()
-        done = run(*command, killed, "--workers", 1, "--batch-size", 5, "--schedule", "round-robin")
+        done = run(*command, killed, *ended, "--batch-size", 5)
         assert done.returncode == 0, done.stderr
         assert (killed / "captions.jsonl").read_bytes().startswith(before[: before.rfind(b"\n") + 1])
-        found[mode, "killed"] = words(killed)
-    for (mode, way), texts in found.items():
-        assert len(texts) == 16
-        assert texts == found[mode, one], f"{mode}, {way}"
-    assert found["greedy", "killed"] != found["sampled", "killed"]
+        found.append(words(whole))
+        assert len(found[-1]) == 16 and words(killed) == found[-1]
+    assert found[0] != found[1]
 
 
 def test_a_caption_cut_at_the_token_limit_says_so(scenes, tmp_path):
@@ -150,10 +146,11 @@ def test_fp16_on_a_gpu_captions_like_fp32_on_the_cpu(scenes, tmp_path):
 def test_a_cut_caption_is_tried_again_until_it_is_whole(scenes, tmp_path):
     pictures, truth = scenes
     cut = ("--max-new-tokens", "4", "--on-flag", "cut-off=retry", "--max-retries", "5")
-    done = run(pictures, "--output", tmp_path / "out", *SHAPES, *cut)
+    done = run(pictures, "--output", tmp_path / "out", *SHAPES, *cut, "--limit", 12)
     assert done.returncode == 0, done.stderr
-    assert share_right(tmp_path / "out", truth) >= RIGHT
+    assert share_right(tmp_path / "out", truth) > 0.9
     rows = captions(tmp_path / "out").values()
+    assert len(rows) == 12
     assert all(row["retries"][0] == {"reason": "cut-off", "changed": "max_new_tokens 4 -> 8"} for row in rows)
 
 
