@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caption import __version__
-from caption.commandline import Parser
+from caption.commandline import Parser, nearest
 from caption.errors import UsageError
 from caption.settings import GROUPS, OPTIONS, Settings
 
@@ -136,11 +135,6 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     for variable in environment:
         if variable.startswith("CAPTION_") and variable not in known:
             raise UsageError(f"the environment variable {variable} is no option", nearest(variable, known))
-
-
-def nearest(name: str, known) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"{close[0]} is the nearest" if close else "see --help for all of them"
 
 
 def shown_settings(settings: Settings, origins: Mapping[str, str]) -> str:

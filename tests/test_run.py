@@ -170,6 +170,10 @@ class TestUserErrors:
         (tmp_path / "list.md").touch()
         assert "not a folder" in self.refused(2, tmp_path / "list.md", "--output", tmp_path / "out")
 
+    def test_an_option_that_does_not_exist_names_the_nearest_one_and_a_word_too_many_is_said(self, tmp_path):
+        assert "--workers is the nearest" in self.refused(2, "in", "--output", tmp_path / "out", "--workrs=2")
+        assert "more is one too many" in self.refused(2, "in", "--output", tmp_path / "out", "more", "words")
+
     def test_a_folder_without_pictures(self, tmp_path):
         (tmp_path / "in").mkdir()
         (tmp_path / "in" / "notes.txt").touch()
