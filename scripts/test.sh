@@ -19,4 +19,5 @@ if ! command -v chromium-headless-shell chromium chromium-browser google-chrome 
 fi
 
 .venv/bin/ruff check .
-exec .venv/bin/python -m pytest "$@"
+# Many tests wait for processes: two files at a time. With `-n 0` one after the other.
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
