@@ -1,6 +1,6 @@
 """Train the embedded scorer `shapes-scorer`, a small SigLIP, on scenes from draw_shapes.py.
 
-    python scripts/train_scorer.py OUT --minutes 12
+    python scripts/train_scorer.py OUT --minutes 10
 
 Its vision tower is the first layers of the embedded captioner's, which stay as they are: each scene goes through them
 once, before training, as it is and mirrored. What is trained is the pooling behind them and the text tower. Each step
@@ -235,9 +235,9 @@ def train(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded scorer on drawn scenes.")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the model")
-    parser.add_argument("--minutes", type=float, default=12, help="training time after the drawing (default: 12)")
+    parser.add_argument("--minutes", type=float, default=10, help="training time after the drawing (default: 10)")
     parser.add_argument("--scenes", type=int, default=10_000, help="pictures drawn (default: 10,000)")
-    parser.add_argument("--layers", type=int, default=3, help="layers of the captioner's tower (default: 3)")
+    parser.add_argument("--layers", type=int, default=2, help="layers of the captioner's tower (default: 2)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default: 1)")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--changed", type=int, default=2, help="changed captions a picture (default: 2)")
