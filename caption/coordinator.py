@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 from caption import idle, summary
 from caption.adapter import AdapterCheck, Adapters
@@ -20,7 +21,7 @@ from caption.log import note
 from caption.lookout import Lookout
 from caption.messages import Finish
 from caption.outcome import Outcome
-from caption.outputs.rows import CAPTIONS, FAILED, caption_row, failed_row
+from caption.outputs.rows import CAPTION_FILES, RowFiles, failed_row
 from caption.pace import Pace
 from caption.precision import AFTER_FP16, Precision
 from caption.runfile import RunFile
@@ -47,6 +48,8 @@ class Coordinator:
         twins: items that take over the row of an earlier one.
         laps: of the command so far.
         adapters: looks at those that items name.
+        files: where the rows go.
+        when_done: called before the workers end, while they still hold their models.
         schedule: empty, with the names of the crew's seats.
     """
 
@@ -66,10 +69,13 @@ class Coordinator:
         twins: Twins | None = None,
         laps: Laps | None = None,
         adapters: AdapterCheck | None = None,
+        files: RowFiles = CAPTION_FILES,
+        when_done: Callable[[], None] = lambda: None,
     ):
         self._settings, self._source, self._feed, self._count = settings, source, feed, count
         self._schedule, self._record, self._crew = schedule, record, crew
         self._lookout, self._run_file, self._stop = lookout, run_file, stop
+        self._files, self._when_done = files, when_done
         self._twins = twins or Twins()
         self._adapters = adapters or AdapterCheck(Adapters())
         self._dispatcher = Dispatcher(
@@ -132,13 +138,13 @@ class Coordinator:
         items = self._adapters.mark(items)
         faulty = [item for item in items if item.fault]
         items, rows = self._twins.hold([item for item in items if not item.fault] if faulty else items)
-        failed = [(item.id, failed_row(item, *item.fault)) for item in faulty] + rows.get(FAILED, [])
+        failed = [(item.id, failed_row(item, *item.fault)) for item in faulty] + rows.get(self._files.failed, [])
         if failed:
-            self._record.append(FAILED, failed)
+            self._record.append(self._files.failed, failed)
             self.outcome.failed += len(failed)
             self.outcome.errors.update(item.fault[0] for item in faulty)
-        if captioned := rows.get(CAPTIONS, []):
-            self._record.append(CAPTIONS, captioned)
+        if captioned := rows.get(self._files.done, []):
+            self._record.append(self._files.done, captioned)
             self.outcome.captioned += len(captioned)
             self._row_bytes += sum(len(row) for _, row in captioned)
         return items
@@ -163,6 +169,7 @@ class Coordinator:
         self._unnoted = True  # written when the worker has its first images: that can wait long for the disk
 
     def _finish(self) -> None:
+        self._when_done()
         self._crew.tell_all(Finish())
         deadline = time.monotonic() + _LAST_GRACE
         while self._crew.working and time.monotonic() < deadline and self._stop.asked < 2:
@@ -186,7 +193,7 @@ class Coordinator:
         captioned, failed = [], []
         for worker, item, result, error, text in endings:
             if result:
-                rows = self._twins.settle(item, CAPTIONS, caption_row(item, result))
+                rows = self._twins.settle(item, self._files.done, self._files.row(item, result))
                 captioned += rows
                 if result.flags:
                     self.outcome.flags.update(result.flags)
@@ -194,7 +201,7 @@ class Coordinator:
                 self._per_worker[worker]["done"] += len(rows)
             else:
                 note(f"{item.id} failed: {error}: {text}", worker, logging.WARNING)
-                rows = self._twins.settle(item, FAILED, failed_row(item, error, text))
+                rows = self._twins.settle(item, self._files.failed, failed_row(item, error, text))
                 failed += rows
                 self.outcome.errors[error] += len(rows)
                 self._per_worker[worker]["failed"] += 1
@@ -203,11 +210,11 @@ class Coordinator:
             if not self.outcome.until_first_caption:
                 self._note_beginning(endings[0].worker)
         if failed:
-            self._record.append(FAILED, failed)
+            self._record.append(self._files.failed, failed)
             self.outcome.failed += len(failed)
 
     def _append_captions(self, rows: list[tuple[str, bytes]]) -> None:
-        self._record.append(CAPTIONS, rows)
+        self._record.append(self._files.done, rows)
         now = time.monotonic()
         if self.outcome.first_caption is None:
             self.outcome.first_caption = now - self._begin

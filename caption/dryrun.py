@@ -47,6 +47,8 @@ def dry_run(settings: Settings, fingerprint: dict[str, Any], source: Source, sea
     say(f"Input   {source.described}: {_images(plan.read)}")
     say(f"Output  {settings.output}" + ("" if out.exists() else " (would be made)"))
     say(summary.model_line(settings, seats, settings.model, dtype))
+    if settings.then_score:
+        say(f"Then    scores by {settings.then_score}, when the model is unloaded")
     for warning in source.warnings:
         say(f"Note: {warning}.")
     skipped = [

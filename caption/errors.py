@@ -34,7 +34,8 @@ ItemError                    one image can't be captioned: the run goes on, ``fa
 ├── MissingField             the prompt asks for a field that it does not have
 ├── NotLocal                 a URL: pictures are read from disk only
 ├── AdapterUnusable          its LoRA adapter is not there, can't be one, or does not fit the model
-└── Flagged                  its caption has a flag that --on-flag fails
+├── Flagged                  its caption has a flag that --on-flag fails
+└── NoScore                  the judge of its caption gave no number, or none that can be one
 """
 
 from __future__ import annotations
@@ -190,3 +191,7 @@ class AdapterUnusable(ItemError):
 
 class Flagged(ItemError):
     pass
+
+
+class NoScore(ItemError):
+    transient = True

@@ -10,35 +10,27 @@ from typing import Any
 
 import checkpoint
 from caption import summary
-from caption.adapter import AdapterCheck, Adapters, identity, locate, run_adapters
+from caption.adapter import identity, locate, run_adapters
 from caption.console import say
-from caption.coordinator import Coordinator
-from caption.cost import estimator
-from caption.crew import Crew
-from caption.devices import Seat, choose_seats
+from caption.devices import choose_seats
 from caption.dryrun import dry_run
 from caption.errors import UsageError
-from caption.feed import Count, Feed
 from caption.followers import Followers
 from caption.laps import Laps
 from caption.log import NAME as LOG_FILE
 from caption.log import log_into, note
-from caption.lookout import Lookout
 from caption.metrics import Metrics
-from caption.model import Model, find_model
+from caption.model import find_model
 from caption.outcome import Outcome
 from caption.outputfolder import PLACES, make_folder, open_record, record_errors, shown_path, with_old_places
 from caption.outputs.rows import CAPTIONS, FAILED
-from caption.precision import Precision
 from caption.redo import is_under_way, withdraw_rows
 from caption.runfile import RunFile
-from caption.schedule import make_schedule, usual_slots
 from caption.settings import Settings, caption_settings
-from caption.setup import chosen_dtype, make_setup
+from caption.setup import chosen_dtype
 from caption.sources import STDIN, Source, open_source
-from caption.stall import watch_for
+from caption.stage import Stage
 from caption.stop import StopSignals
-from caption.twins import Twins
 
 _ROW_FORMAT = 1
 
@@ -66,6 +58,11 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
         if settings.dry_run:
             dry_run(settings, make_fingerprint(settings, dtype), source, seats, dtype)
             return 0
+        then = None
+        if settings.then_score:
+            from caption.score.then import ThenScore
+
+            then = ThenScore(settings, seats)
         make_folder(out)
         with contextlib.ExitStack() as open_:
             metrics = Metrics(settings.metrics_port) if settings.metrics_port else None
@@ -90,13 +87,21 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
                 run_file.note(seats=[dataclasses.asdict(seat) for seat in seats], model=dataclasses.asdict(model))
                 stop.before_exit = lambda code: run_file.end(exit_code=code)
                 with run_file.noting_errors(), contextlib.closing(Followers(settings)) as followers:
-                    outcome = _work(
-                        settings, source, seats, model, adapters, dtype, record, run_file, stop, laps, metrics
-                    )
+                    stage = Stage(
+                        settings, source, lambda: _open_source(settings), seats, model, dtype, record, run_file, stop,
+                        laps, metrics, adapters, when_done=then.note_memory if then else _nothing,
+                    )  # fmt: skip
+                    outcome = stage.run()
                 code = _exit_code(settings, record, outcome, stop) or followers.exit_code
                 run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
             summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
+        if then and outcome.complete and not stop.asked and record.counts[CAPTIONS]:
+            code = then.run(stop) or code
     return code
+
+
+def _nothing() -> None:
+    pass
 
 
 def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
@@ -127,54 +132,6 @@ def _open_source(settings: Settings) -> Source:
         if path.samefile(out):
             raise UsageError(f"INPUT and --output are the same folder {path}", "choose another --output")
     return source
-
-
-def _work(
-    settings: Settings,
-    source: Source,
-    seats: list[Seat],
-    model: Model,
-    adapters: Adapters,
-    dtype: str,
-    record: checkpoint.Record,
-    run_file: RunFile,
-    stop: StopSignals,
-    laps: Laps,
-    metrics: Metrics | None,
-) -> Outcome:
-    precision = Precision(dtype, run_file)
-    if precision.switched:
-        say(f"        in {precision.dtype}, as {dtype} was too narrow in an earlier run")
-
-    names = [seat.name for seat in seats]
-    out = Path(settings.output)
-    with contextlib.ExitStack() as open_:
-        lookout = open_.enter_context(contextlib.closing(Lookout(settings, seats, run_file.number, metrics)))
-        setup, watch = make_setup(settings, seats, model, precision, adapters), watch_for(settings, seats[0].device)
-        crew = open_.enter_context(Crew(seats, setup, watch))
-        twins = Twins()
-        if settings.dedupe:
-            say("Looking for equal pictures (--dedupe).")
-            found = twins.find(_open_source(settings), settings.limit, record, out)
-            say(f"        {found:,} images are equal to an earlier one")
-        coordinator = Coordinator(
-            settings=settings,
-            source=source,
-            feed=Feed(source, settings.limit, record.done, estimator(settings)),
-            count=Count(_open_source(settings), settings.limit),
-            schedule=make_schedule(settings.schedule, names, settings.batch_size or usual_slots(seats[0].device)),
-            record=record,
-            crew=crew,
-            lookout=lookout,
-            run_file=run_file,
-            precision=precision,
-            stop=stop,
-            twins=twins,
-            laps=laps,
-            adapters=AdapterCheck(adapters),
-        )
-        with record_errors(out, coordinator.bytes_to_come), stop.looked_after():
-            return coordinator.run()
 
 
 def _exit_code(settings: Settings, record: checkpoint.Record, outcome: Outcome, stop: StopSignals) -> int:

@@ -48,7 +48,9 @@ class InlineLoader:
         self.steps = 0
 
     def submit(self, items: Mapping[Ref, Item]) -> None:
-        self._done += [Prepared(ref, self._preparer.prepare(None, key=item.id), 0, 0) for ref, item in items.items()]
+        self._done += [
+            Prepared(ref, self._preparer.prepare(None, item.prompt, key=item.id), 0, 0) for ref, item in items.items()
+        ]
         self.steps += len(items)
 
     def take(self, timeout: float = 0) -> list[Prepared]:

@@ -18,6 +18,7 @@ class Setup(NamedTuple):
 
     Attributes:
         flags: of all captions that it makes.
+        highest: rating that a judge can give, where that is known.
         shared: descriptor of the memory that a Python caller's pictures lie in, which it has inherited.
     """
 
@@ -28,6 +29,7 @@ class Setup(NamedTuple):
     decode_timeout: float
     guard: object  # caption.guard.GuardOptions
     flags: tuple[str, ...] = ()
+    highest: float | None = None
     shared: int | None = None
     adapters: Adapters = Adapters()
 
@@ -99,7 +101,11 @@ class Started(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One caption: as the engine gave it, with what the loader saw of the picture."""
+    """One caption: as the engine gave it, with what the loader saw of the picture; or the score of one.
+
+    Attributes:
+        score, parts: None where captions are made.
+    """
 
     ref: Ref
     caption: str
@@ -110,6 +116,8 @@ class Result(NamedTuple):
     height: int
     seconds: float
     flags: tuple[str, ...]
+    score: float | None = None
+    parts: dict[str, float] | None = None
 
 
 class Captioned(NamedTuple):

@@ -18,7 +18,7 @@ from caption.console import say
 from caption.engine import is_null
 from caption.errors import ModelNotFound
 
-EMBEDDED = {"shapes": Path(__file__).parent / "models" / "shapes"}
+EMBEDDED = {name: Path(__file__).parent / "models" / name for name in ("shapes", "shapes-scorer")}
 SMALL_MODELS = "--model shapes (embedded) or --model HuggingFaceTB/SmolVLM-256M-Instruct"
 
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "merges*"]

@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
         section = parser.add_argument_group(title)
         for option in OPTIONS.values():
             if option.group == group and option.name != "input":
-                _add(section, option)
+                add_option(section, option)
     settings = parser.add_argument_group("Settings")
     settings.add_argument("--config", metavar="FILE", help="YAML file with options (max_new_tokens: 128)")
     settings.add_argument("--print-config", action="store_true", help="print each setting and where it is from")
@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(section: argparse._ArgumentGroup, option) -> None:
+def add_option(section: argparse._ArgumentGroup, option) -> None:
     help = option.help.replace("%", "%%")
     if option.type is bool:
         section.add_argument(option.flag, action=argparse.BooleanOptionalAction, help=help)
@@ -61,9 +61,28 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
         UsageError: an unknown option or key, or a value that its check refuses.
     """
     given = vars(make_parser().parse_args(argv))
-    file = given.pop("config", None) or environment.get("CAPTION_CONFIG")
     given.pop("print_config", None)
     given.pop("list_prompts", None)
+    settings, origins = layered(given, environment)
+    check_together(settings)
+    _check_prompts(settings, origins)
+    needed = (("input", "INPUT, a folder or list of pictures"), ("output", "--output, a folder for the captions"))
+    for name, shown in needed:
+        if not getattr(settings, name):
+            raise UsageError(f"{shown}, is missing", "python -m caption.run INPUT --output OUT")
+    return settings, origins
+
+
+def layered(given: dict[str, Any], environment: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
+    """The settings of a command line over those of the environment and of the file that either of them names.
+
+    Args:
+        given: what stands on the command line, by name; ``config`` is the file.
+
+    Raises:
+        UsageError: an unknown key or variable, or a value that its check refuses.
+    """
+    file = given.pop("config", None) or environment.get("CAPTION_CONFIG")
     values: dict[str, Any] = {}
     origins = dict.fromkeys(OPTIONS, "default")
 
@@ -80,14 +99,7 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str] = os.envir
     for name, value in given.items():
         value = ",".join(value) if isinstance(value, list) and OPTIONS[name].listed else value
         layer(name, value, "INPUT" if name == "input" else OPTIONS[name].flag, "command line")
-    settings = Settings(**values)
-    check_together(settings)
-    _check_prompts(settings, origins)
-    needed = (("input", "INPUT, a folder or list of pictures"), ("output", "--output, a folder for the captions"))
-    for name, shown in needed:
-        if not getattr(settings, name):
-            raise UsageError(f"{shown}, is missing", "python -m caption.run INPUT --output OUT")
-    return settings, origins
+    return Settings(**values), origins
 
 
 def check_together(settings: Settings) -> None:

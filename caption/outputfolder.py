@@ -12,7 +12,7 @@ from typing import Any
 
 import checkpoint
 from caption.errors import Busy, Damaged, DiskError, OtherJob, OutputError, SystemLimit
-from caption.outputs.rows import CAPTIONS, FAILED
+from caption.outputs.rows import CAPTION_FILES, CAPTIONS, RowFiles
 from caption.runfile import read_run_file
 from caption.settings import OPTIONS
 
@@ -41,16 +41,17 @@ def with_old_places(out: Path, fingerprint: dict[str, Any]) -> dict[str, Any]:
     return fingerprint
 
 
-def open_record(out: Path, fingerprint: dict[str, Any]) -> checkpoint.Record:
-    """The record of the folder, locked for this run.
+def open_record(out: Path, fingerprint: dict[str, Any], files: RowFiles = CAPTION_FILES) -> checkpoint.Record:
+    """The record of these row files of the folder, locked for this run.
 
     Raises:
         Busy, OtherJob, Damaged: another run holds it, it belongs to another job, its content is not what was written.
         DiskError: it can't be read or written.
     """
     with record_errors(out):
-        _compare_with_run_file(out, fingerprint)
-        return checkpoint.open(out, fingerprint, (CAPTIONS, FAILED))
+        if files is CAPTION_FILES:
+            _compare_with_run_file(out, fingerprint)
+        return checkpoint.open(out, fingerprint, (files.done, files.failed), files.folder)
 
 
 def compare_with_record(out: Path, fingerprint: dict[str, Any]) -> checkpoint.View | None:

@@ -180,6 +180,11 @@ def filled(text: str, fields: Mapping[str, Any]) -> str:
     return _FIELD.sub(put, text)
 
 
+def placeholders(text: str) -> set[str]:
+    """The fields that a prompt names."""
+    return {found[2] for found in _FIELD.finditer(text) if found[2]}
+
+
 def shown_presets() -> str:
     """A line a preset."""
     return "\n".join(f"{name:<9} {text}" for name, text in PRESETS.items())

@@ -1,7 +1,8 @@
 """Settings: every option once, with its default, help and check, for command line, YAML file and environment.
 
 An option is marked ``caption`` when it can change a caption: it is then part of the job's fingerprint and can't change
-between two runs into one folder. All others are ``free``.
+between two runs into one folder. One marked ``score`` can change a score, and is in the fingerprint of the scores. All others
+are ``free``.
 """
 
 from __future__ import annotations
@@ -278,6 +279,24 @@ class Settings:
     prefix: str = _option("", "put before each caption", group="guard", mark="caption", metavar="TEXT")
     suffix: str = _option("", "put after each caption", group="guard", mark="caption", metavar="TEXT")
 
+    then_score: str | None = _option(
+        None, "when all is captioned, unload the model and score the captions: by a CLIP or SigLIP (hub id, folder, or "
+        "`shapes-scorer`, the embedded one), judge (the model itself), judge:MODEL, or reference", group="score",
+        mark="free", metavar="SCORER",
+    )  # fmt: skip
+    reference: str | None = _option(
+        None, "what the scorer reference compares with: a field of the rows, or a JSONL, CSV or TSV file with id or "
+        "image, and caption", group="score", mark="score", metavar="FIELD|FILE",
+    )  # fmt: skip
+    rubric: str = _option(
+        "", "what a judge is asked instead of our own rubric: a text with {caption} in it, or @FILE", group="score",
+        mark="score", metavar="TEXT", make=prompt_text,
+    )  # fmt: skip
+    group_by: str | None = _option(
+        None, "also give the average score of each value of this field of the rows", group="score", mark="free",
+        metavar="FIELD",
+    )  # fmt: skip
+
     device: str = _option(
         "auto", "where to compute; auto is the GPUs if there are any", group="machine", mark="free",
         choices=("auto", "cuda", "cpu", "mps"),
@@ -364,6 +383,7 @@ GROUPS = {
     "model": "Model",
     "caption": "Caption",
     "guard": "Guard",
+    "score": "Score",
     "machine": "Machine",
     "run": "Run",
 }

@@ -13,6 +13,7 @@ from caption.image import DecodeOptions
 from caption.messages import Setup
 from caption.model import Model
 from caption.precision import Precision
+from caption.scorer import Scorer
 from caption.settings import OPTIONS, Settings
 
 
@@ -30,16 +31,23 @@ def make_setup(
     precision: Precision,
     adapters: Adapters,
     shared: int | None = None,
+    scorer: Scorer | None = None,
 ) -> Callable[[Seat], Setup]:
     """Gives what makes the first message for a seat's worker, in the numbers of that moment.
 
     shared: descriptor of the memory that a Python caller's pictures lie in.
+    scorer: what scores captions, where none are made.
     """
     names = {field.name for field in dataclasses.fields(EngineOptions)} & OPTIONS.keys()
     options = EngineOptions(
         **{name: getattr(settings, name) for name in names}
         | {"model": model.folder, "model_identity": model.identity, "dtype": precision.dtype}
-        | {"adapter": adapters.run, "device": seats[0].device, "threads": seats[0].threads}
+        | {
+            "scorer": scorer.kind if scorer else "",
+            "adapter": adapters.run,
+            "device": seats[0].device,
+            "threads": seats[0].threads,
+        }
     )
     decode = DecodeOptions(settings.max_pixels, settings.max_pixels_decoded)
     guard = GuardOptions(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(GuardOptions)})
@@ -47,6 +55,8 @@ def make_setup(
     def setup(seat: Seat) -> Setup:
         numbers = dataclasses.replace(options, dtype=precision.dtype, gpus=seat.gpus, memory_share=seat.memory_share)
         timeout = settings.decode_timeout
-        return Setup(seat.name, numbers, seat.loaders, decode, timeout, guard, precision.flags, shared, adapters)
+        highest = scorer.highest if scorer else None
+        told = numbers, seat.loaders, decode, timeout, guard, precision.flags, highest, shared, adapters
+        return Setup(seat.name, *told)
 
     return setup

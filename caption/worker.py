@@ -18,10 +18,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from caption import guard
 from caption.channel import ChildChannel
 from caption.engine import OVERFLOW, Adapter, DoesNotFit, Refusal, import_engine
-from caption.errors import AdapterUnusable, EngineFailed, OutOfMemory
+from caption.errors import AdapterUnusable, EngineFailed, NoScore, OutOfMemory
 from caption.lanes import Group, Lanes
 from caption.laps import Laps
 from caption.loaderpool import InlineLoader, LoaderPool
@@ -44,12 +43,12 @@ from caption.messages import (
     Prepared,
     Ref,
     Refused,
-    Result,
     Setup,
     Started,
 )
 from caption.process import child_socket, leave_stopping_to_parent
 from caption.pulse import Pulse
+from caption.result import make_result
 
 _WAIT = 0.2  # seconds between looks at the mail while there is nothing to do
 
@@ -68,6 +67,10 @@ class _Inside(NamedTuple):
     width: int
     height: int
     since: float
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
 
 
 class Worker:
@@ -158,10 +161,10 @@ class Worker:
     # ---- loading ----
 
     def _start_loaders(self) -> InlineLoader | LoaderPool:
-        from caption.engine import is_null, load_preparer, pinned
+        from caption.engine import is_light, load_preparer, pinned
 
         setup = self._setup
-        if is_null(setup.options.model):
+        if is_light(setup.options):
             return InlineLoader(load_preparer(setup.options))
         lock = pinned.lock_pages if setup.options.device == "cuda" else None
         told = LoaderSetup(setup.options, setup.decode)
@@ -335,7 +338,7 @@ class Worker:
 
     def _refuse(self, ref: Ref, alone: _Inside, name: str, error: Exception) -> None:
         del self._items[ref]
-        self._channel.send(Failed((Failure(ref, name, _words(error), alone.width * alone.height),)))
+        self._channel.send(Failed((Failure(ref, name, _words(error), alone.pixels),)))
 
     def _report(self, answers: list) -> None:
         now, results, overflowed = time.monotonic(), [], []
@@ -348,21 +351,11 @@ class Worker:
             if self._setup.options.dtype == "fp16" and set(answer.flags) & set(OVERFLOW):
                 overflowed.append(answer.key)
                 continue
-            flags = (*self._setup.flags, *answer.flags)
-            verdict = guard.judge(answer.text, answer.finish_reason, self._setup.guard, prompt, flags)
-            results.append(
-                Result(
-                    ref=answer.key,
-                    caption=verdict.caption,
-                    raw=verdict.raw,
-                    finish_reason=answer.finish_reason,
-                    tokens=answer.tokens,
-                    width=inside.width,
-                    height=inside.height,
-                    seconds=round(now - inside.since, 3),
-                    flags=verdict.flags,
-                )
-            )
+            try:
+                seconds = round(now - inside.since, 3)
+                results.append(make_result(answer, self._setup, prompt, inside.width, inside.height, seconds))
+            except NoScore as error:
+                self._channel.send(Failed((Failure(answer.key, NoScore.__name__, str(error), inside.pixels),)))
         if results:
             self._channel.send(Captioned(tuple(results)))
         if overflowed:

@@ -9,18 +9,18 @@ from . import index, lock, rows
 from . import state as states
 from .damage import check_sizes, walk
 from .errors import Damaged, Error
-from .paths import Paths
+from .paths import FOLDER, Paths
 from .state import State
 
 MOST = 20  # problems named one by one
 
 
-def check(out: Path) -> list[str]:
+def check(out: Path, folder: str = FOLDER) -> list[str]:
     """Problems of the record in `out` in plain words, none if all holds. Reads all rows; changes nothing.
 
     While a run writes there, what lies beyond its last commit is not looked at.
     """
-    paths = Paths(out)
+    paths = Paths(out, folder)
     return problems(paths, running=lock.alive(paths.lock))
 
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 FILES = ("captions.jsonl", "failed.jsonl")
+FOLDER = "checkpoint"
 
 
 class Paths:
-    """Where the parts of the record of the output folder `out` lie."""
+    """Where the parts of a record of the output folder `out` lie; `folder` is its own among those of other records."""
 
-    def __init__(self, out: Path):
-        self.out, self.folder = out, out / "checkpoint"
+    def __init__(self, out: Path, folder: str = FOLDER):
+        self.out, self.folder = out, out / folder
         self.state, self.index, self.lock = (self.folder / name for name in ("checkpoint.json", "rows.idx", "lock"))
 
     def rows(self, name: str) -> Path:

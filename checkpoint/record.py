@@ -19,7 +19,7 @@ from .damage import check_sizes, locate
 from .errors import BLOCK, Broken, Damaged, Mismatch, full
 from .index import Index
 from .lock import Lock
-from .paths import Paths
+from .paths import FOLDER, Paths
 from .rows import RowFile
 from .state import Extent, State
 
@@ -48,8 +48,8 @@ class Record:
     cut: bytes beyond these that were cut, a number for each row file.
     """
 
-    def __init__(self, out: Path, fingerprint: dict[str, Any], files: Sequence[str]):
-        self._paths = Paths(out)
+    def __init__(self, out: Path, fingerprint: dict[str, Any], files: Sequence[str], folder: str = FOLDER):
+        self._paths = Paths(out, folder)
         self._numbers = {name: number for number, name in enumerate(files)}
         self._pending, self.uncommitted = bytearray(), 0
         self._cause: BaseException | None = None

@@ -12,25 +12,25 @@ from .check import problems
 from .errors import BLOCK, Damaged, full
 from .ids import IdSet
 from .lock import Lock
-from .paths import FILES, Paths
+from .paths import FILES, FOLDER, Paths
 from .rewrite import Writer
 from .state import Extent, Intent, State
 
 NOTHING = bytes(index.RECORD.itemsize)  # stands for the record of a line that is no row
 
 
-def repair(out: Path, files: Sequence[str] = FILES) -> list[str]:
+def repair(out: Path, files: Sequence[str] = FILES, folder: str = FOLDER) -> list[str]:
     """Mends what `check` finds in `out`; what was done in plain words, nothing if there was nothing to do.
 
-    First copies row files and record to `checkpoint/before-repair-TIME`. Then drops damaged rows and second rows of an
-    id, so that these are done again, and makes index and `checkpoint.json` anew. Damaged is what is not a JSON object
-    with an id and, in a file whose checksum is wrong, what the index does not confirm. If `checkpoint.json` is lost, so
-    is the fingerprint: the next run stores its own.
+    First copies row files and record to `before-repair-TIME` in the record's folder. Then drops damaged rows and second
+    rows of an id, so that these are done again, and makes index and `checkpoint.json` anew. Damaged is what is not a
+    JSON object with an id and, in a file whose checksum is wrong, what the index does not confirm. If `checkpoint.json`
+    is lost, so is the fingerprint: the next run stores its own.
     files: the row files, should `checkpoint.json` be lost.
 
     Raises `Busy`, `Full` (it needs twice the size of the row files), OSError, `Mismatch` for an unknown format.
     """
-    paths = Paths(out)
+    paths = Paths(out, folder)
     with full(BLOCK, out):
         disk.make_folders(paths.folder)
         held = Lock(paths.lock)

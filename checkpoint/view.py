@@ -13,15 +13,15 @@ from . import ids, index, lock, rows
 from . import state as states
 from .ids import IdSet
 from .lock import Holder
-from .paths import Paths
+from .paths import FOLDER, Paths
 from .state import Extent, State
 
 
 @dataclass(frozen=True)
 class View:
-    """The last commit of the record in `out`, and who works on it; also right for a copy of the folder."""
+    """The last commit of a record in `out`, and who works on it; also right for a copy of the folder."""
 
-    out: Path
+    paths: Paths
     state: State
     holder: Holder | None  # who opened it last and has not closed it in order
     alive: bool  # whether a run has it open now
@@ -52,25 +52,24 @@ class View:
     def uncommitted(self) -> Iterator[str]:
         """Ids of the whole rows that stand beyond the last commit, which opening the record would adopt."""
         for name, extent in self.committed.items():
-            if (self.out / name).exists():
-                found = map(rows.identify, rows.lines(self.out / name, extent.bytes))
+            if self.paths.rows(name).exists():
+                found = map(rows.identify, rows.lines(self.paths.rows(name), extent.bytes))
                 yield from itertools.takewhile(lambda id: id is not None, found)
 
     @cached_property
     def _ids(self) -> IdSet:
-        paths = Paths(self.out)
-        path = paths.new(paths.index)
+        path = self.paths.new(self.paths.index)
         if not (self.state.intent and path.exists()):
-            path = paths.index
+            path = self.paths.index
         return index.load(path, self.state.index.rows)[0]
 
 
-def read(out: Path) -> View:
+def read(out: Path, folder: str = FOLDER) -> View:
     """Raises FileNotFoundError if there is no record; `Damaged`, `Mismatch` if its `checkpoint.json` can't be read."""
-    paths = Paths(out)
+    paths = Paths(out, folder)
     state = states.load(paths.state)
     if state is None:
         raise FileNotFoundError(f"no record at {paths.state}")
     if state.intent:  # decided: what is left to do changes nothing in what holds
         state = replace(state, files=state.intent.files, index=state.intent.index)
-    return View(out, state, lock.read(paths.lock), lock.alive(paths.lock))
+    return View(paths, state, lock.read(paths.lock), lock.alive(paths.lock))

@@ -110,15 +110,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_model(tokenizer: PreTrainedTokenizerFast, layers: int) -> SiglipModel:
     config = SiglipConfig(
-        text_config=dict(
-            vocab_size=len(tokenizer), hidden_size=TEXT_WIDTH, intermediate_size=2 * TEXT_WIDTH, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=TEXT_LENGTH, projection_size=WIDTH,
-            pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
-        ),
-        vision_config=dict(
-            hidden_size=WIDTH, intermediate_size=640, num_hidden_layers=layers, num_attention_heads=6,
-            image_size=IMAGE_SIZE, patch_size=PATCH_SIZE,
-        ),
+        text_config={
+            "vocab_size": len(tokenizer), "hidden_size": TEXT_WIDTH, "intermediate_size": 2 * TEXT_WIDTH, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": TEXT_LENGTH, "projection_size": WIDTH,
+            "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None,
+        },
+        vision_config={
+            "hidden_size": WIDTH, "intermediate_size": 640, "num_hidden_layers": layers, "num_attention_heads": 6,
+            "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE,
+        },
     )  # fmt: skip
     model = SiglipModel(config)
     tower = AutoModelForImageTextToText.from_pretrained(CAPTIONER, dtype=torch.float32).model.vision_tower

@@ -1,4 +1,4 @@
-"""The engine: prepared pictures in, texts out. It knows nothing of files, retries or checkpoints.
+"""The engine: prepared pictures in, texts or scores out. It knows nothing of files, retries or checkpoints.
 
 This package is the only one that imports torch and transformers, and it does so only when something is loaded:
 what stands in this file is plain data, for processes that never compute.
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from caption.engine.pixels import Packed
 
 __all__ = [
-    "OVERFLOW", "Adapter", "Answer", "DoesNotFit", "DoesNotLoad", "Engine", "EngineOptions", "ModelError",
-    "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", "NotFound", "Preparer", "Refusal", "Request", "classify",
-    "import_engine", "load_engine", "load_preparer",
+    "JUDGE", "OVERFLOW", "REFERENCE", "SIMILARITY", "Adapter", "Answer", "DoesNotFit", "DoesNotLoad", "Engine", "EngineOptions", "ModelError",
+    "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", "NotFound", "Preparer", "Refusal", "Request", "Scored",
+    "classify", "import_engine", "is_light", "load_engine", "load_preparer",
 ]  # fmt: skip
 
 
 OVERFLOW = ("non-finite", "pad-flood")  # flags of what comes of numbers that left their range
+SIMILARITY, JUDGE, REFERENCE = "similarity", "judge", "reference"  # what scores captions
 
 
 class Adapter(NamedTuple):
@@ -65,6 +66,7 @@ class EngineOptions:
     threads: int | None = None  # CPU threads of torch
     gpus: int = 1  # that the model is spread over
     memory_share: float = 1.0  # the part of a GPU's memory that may be taken: others may sit on the same card
+    scorer: str = ""  # SIMILARITY, JUDGE or REFERENCE: captions are scored, which come as the items' prompts
     model_identity: str | None = None  # changes when a file of the model changes; what a check found is kept by it
 
 
@@ -92,6 +94,16 @@ class Answer:
     tokens: int  # generated ones, without the one that ends the text
     # "non-finite": NaN or infinity came out of the model on the way; "pad-flood": most of the tokens are padding.
     flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The score of the request with the same key, and the parts that it is made of, by name."""
+
+    key: Hashable
+    score: float
+    parts: dict[str, float]
+    flags: tuple[str, ...] = ()  # "non-finite": there is none
 
 
 @dataclass(frozen=True)
@@ -131,7 +143,7 @@ class Engine(Protocol):
         Raises DoesNotFit, and is without an adapter then.
         """
 
-    def step(self) -> list[Answer | Refusal]:
+    def step(self) -> list[Answer | Scored | Refusal]:
         """Go on with what it holds, and return what ended.
 
         Exceptions of torch pass unchanged (see `classify`); after one, `reset` before the next `admit`.
@@ -162,8 +174,9 @@ class Preparer(Protocol):
     ) -> "dict[str, np.ndarray | Packed]":
         """Return C-contiguous arrays, named as the model names them, each with its batch dimension.
 
-        image: RGB, upright. prompt, max_pixels: in place of the options'. key: the item's id; only the null engine
-        uses it, to answer with something that belongs to the item. Raises what the processor raises (ValueError
+        image: RGB, upright. prompt, max_pixels: in place of the options'; where similarity or agreement is scored, the
+        prompt is what is scored. key: the item's id; only the null engine uses it, to answer with something that
+        belongs to the item. Raises what the processor raises (ValueError
         mostly): the picture's fault, or the prompt's.
         """
 
@@ -174,6 +187,14 @@ def load_engine(options: EngineOptions) -> Engine:
         from caption.engine.null import NullEngine
 
         return NullEngine(options)
+    if options.scorer == REFERENCE:
+        from caption.engine.reference import ReferenceEngine
+
+        return ReferenceEngine(options)
+    if options.scorer == SIMILARITY:
+        from caption.engine.similarity import SimilarityEngine
+
+        return SimilarityEngine(options)
     from caption.engine.check import load_fastest
 
     return load_fastest(options)
@@ -181,7 +202,7 @@ def load_engine(options: EngineOptions) -> Engine:
 
 def import_engine(options: EngineOptions) -> None:
     """Import the libraries that load_engine will need: seconds of work that need not wait for a turn to load."""
-    if not is_null(options.model):
+    if not is_light(options):
         from caption.engine import library
 
         library.import_all()
@@ -197,6 +218,14 @@ def load_preparer(options: EngineOptions, own_process: bool = False) -> Preparer
         from caption.engine.null import NullPreparer
 
         return NullPreparer()
+    if options.scorer == REFERENCE:
+        from caption.engine.reference import ReferencePreparer
+
+        return ReferencePreparer()
+    if options.scorer == SIMILARITY:
+        from caption.engine.pairs import PairPreparer
+
+        return PairPreparer(options, own_process)
     from caption.engine.prepare import ProcessorPreparer
 
     return ProcessorPreparer(options, own_process)
@@ -205,3 +234,8 @@ def load_preparer(options: EngineOptions, own_process: bool = False) -> Preparer
 def is_null(model: str) -> bool:
     """Whether this names the engine that computes nothing."""
     return model == "null" or model.startswith("null:")
+
+
+def is_light(options: EngineOptions) -> bool:
+    """Whether nothing is loaded for it, and no picture wanted: it can be prepared for in the worker itself."""
+    return is_null(options.model) or options.scorer == REFERENCE

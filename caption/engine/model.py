@@ -1,6 +1,7 @@
 """A checkpoint folder becomes a model, or an error of one sentence."""
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,11 +20,22 @@ def load_model(options: EngineOptions) -> torch.nn.Module:
 
     Raises ModelError's subclasses; out of memory and errors of the device pass unchanged.
     """
-    folder, config = options.model, read_config(options.model)
+    config = read_config(options.model)
+    model = load_weights(options, lambda: _find_class(options.model, config, options.trust_remote_code))
+    if not hasattr(model, "generate"):
+        raise NotAVisionModel(f"{type(model).__name__} in {options.model} writes no text")
+    return model
+
+
+def load_weights(options: EngineOptions, find_class: Callable[[], type]) -> torch.nn.Module:
+    """The model in its dtype, on its device, ready to compute. find_class: the class that loads it.
+
+    Raises as load_model.
+    """
+    folder = options.model
     _check_weights(folder, options.allow_pickled_weights)
     try:
-        auto = _find_class(folder, config, options.trust_remote_code)
-        model, info = auto.from_pretrained(
+        model, info = find_class().from_pretrained(
             folder,
             dtype=DTYPES[options.dtype],
             use_safetensors=None if options.allow_pickled_weights else True,
@@ -51,8 +63,6 @@ def load_model(options: EngineOptions) -> torch.nn.Module:
         raise DoesNotLoad(f"{len(unlike)} weights in {folder} are not of the size its config says, {unlike[0]} first")
     if {"cpu", "disk"} & set(map(str, getattr(model, "hf_device_map", {}).values())):
         raise _too_large(options)
-    if not hasattr(model, "generate"):
-        raise NotAVisionModel(f"{type(model).__name__} in {folder} writes no text")
     return (model if options.device == "cuda" else model.to(options.device)).eval()
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import orjson
 
 from caption.item import Item
 from caption.messages import Result
+from checkpoint import FOLDER
 
 CAPTIONS = "captions.jsonl"
 FAILED = "failed.jsonl"
@@ -41,6 +45,24 @@ def caption_row(item: Item, result: Result) -> bytes:
     if item.extra:
         row["extra"] = item.extra
     return orjson.dumps(row)
+
+
+class RowFiles(NamedTuple):
+    """Where the rows of a run go.
+
+    Attributes:
+        done, failed: names of the row files.
+        folder: of their record.
+        row: makes one line of ``done``, without its newline.
+    """
+
+    done: str
+    failed: str
+    folder: str
+    row: Callable[[Item, Result], bytes]
+
+
+CAPTION_FILES = RowFiles(CAPTIONS, FAILED, FOLDER, caption_row)
 
 
 def failed_row(item: Item, error: str, message: str) -> bytes:

@@ -1,0 +1,1 @@
+"""The second stage: scores for the captions of an output folder."""
