@@ -9,7 +9,8 @@ from caption.guard import FLAGS
 from caption.item import Change, Item
 from caption.settings import Settings
 
-_SMALLER = {"OutOfMemory": 0, "NoScore": 0, "EngineFailed": 1}  # from this failure on, each further try has half the pixels
+# From this failure on, each further try has half the pixels.
+_SMALLER = {"OutOfMemory": 0, "NoScore": 0, "EngineFailed": 1}
 _SEED_STEP = 2**40  # beyond the seeds of all other images
 
 

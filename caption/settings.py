@@ -1,8 +1,8 @@
 """Settings: every option once, with its default, help and check, for command line, YAML file and environment.
 
 An option is marked ``caption`` when it can change a caption: it is then part of the job's fingerprint and can't change
-between two runs into one folder. One marked ``score`` can change a score, and is in the fingerprint of the scores. All others
-are ``free``.
+between two runs into one folder. One marked ``score`` can change a score, and is in the fingerprint of the scores. All
+others are ``free``.
 """
 
 from __future__ import annotations

@@ -35,6 +35,9 @@ from caption.stop import StopSignals
 from caption.twins import Twins
 
 
+_NONE = Adapters()
+
+
 @dataclass
 class Stage:
     """Attributes:
@@ -60,7 +63,7 @@ class Stage:
     stop: StopSignals
     laps: Laps
     metrics: Metrics | None = None
-    adapters: Adapters = Adapters()
+    adapters: Adapters = _NONE
     scorer: Scorer | None = None
     files: RowFiles = CAPTION_FILES
     when_done: Callable[[], None] = lambda: None

@@ -14,8 +14,8 @@ from .repair import repair
 from .view import View, read
 
 __all__ = [
-    "FILES", "FOLDER", "Broken", "Busy", "Damaged", "Error", "Full", "Holder", "Lost", "Mismatch", "Record", "View", "check",
-    "durable", "open", "read", "repair",
+    "FILES", "FOLDER", "Broken", "Busy", "Damaged", "Error", "Full", "Holder", "Lost", "Mismatch", "Record", "View",
+    "check", "durable", "open", "read", "repair",
 ]  # fmt: skip
 
 

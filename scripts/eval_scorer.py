@@ -58,9 +58,8 @@ def shares(encoder: Encoder, seed: int, count: int, batch: int = 64) -> tuple[fl
     own = scores.diagonal()[:, None]
     differ = torch.tensor([[one != other for other in right] for one in right])
     to_changed = (image[:, None] * changed_text.unflatten(0, (count, CHANGED))).sum(-1)
-    differ_changed = torch.tensor([one != other for one, other in zip(np.repeat(right, CHANGED), wrong)]).view(
-        count, -1
-    )
+    own_words = [one for one in right for _ in range(CHANGED)]
+    differ_changed = torch.tensor([one != other for one, other in zip(own_words, wrong)]).view(count, -1)
     above, above_changed = (own > scores.cpu())[differ], (own > to_changed)[differ_changed]
     return above.float().mean().item(), above.numel(), above_changed.float().mean().item(), above_changed.numel()
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from caption.engine.pixels import Packed
 
 __all__ = [
-    "JUDGE", "OVERFLOW", "REFERENCE", "SIMILARITY", "Adapter", "Answer", "DoesNotFit", "DoesNotLoad", "Engine", "EngineOptions", "ModelError",
-    "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", "NotFound", "Preparer", "Refusal", "Request", "Scored",
-    "classify", "import_engine", "is_light", "load_engine", "load_preparer",
+    "JUDGE", "OVERFLOW", "REFERENCE", "SIMILARITY", "Adapter", "Answer", "DoesNotFit", "DoesNotLoad", "Engine",
+    "EngineOptions", "ModelError", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", "NotFound", "Preparer",
+    "Refusal", "Request", "Scored", "classify", "import_engine", "is_light", "load_engine", "load_preparer",
 ]  # fmt: skip
 
 

@@ -27,13 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        out, named, settings = _read(argv, os.environ)
+        out, named, anew, settings = _read(argv, os.environ)
         if not (out / "checkpoint").is_dir():
             raise OutputError(f"{out} is no output folder of a job", "give the --output of a run")
         with StopSignals() as stop:
             scorer = make_scorer(named, settings, Folder(out).settings.get("model") or OPTIONS["model"].default)
-            again = shlex.join(["python", "-m", "caption.score", *argv])
-            return score_captions(settings, out, scorer, scorer.find(settings), stop, again)
+            again = shlex.join(["python", "-m", "caption.score", *(word for word in argv if word != "--anew")])
+            return score_captions(settings, out, scorer, scorer.find(settings), stop, again, anew=anew)
     except CaptionError as error:
         complain(error.sentence())
         return error.exit_code
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="output folder of a run, which may still be at work")
     parser.add_argument("--scorer", metavar="SCORER", help="what scores the captions; as --then-score of caption.run")
+    parser.add_argument("--anew", action="store_true", help="take out all scores first, of whatever scorer")
     for group, title in GROUPS.items():
         section = parser.add_argument_group(title)
         for name in SCORE_OPTIONS:
@@ -60,14 +61,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[Path, str, Settings]:
+def _read(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[Path, str, bool, Settings]:
     given = vars(_parser().parse_args(argv))
-    out, named = given.pop("out"), given.pop("scorer", None)
+    out, named, anew = given.pop("out"), given.pop("scorer", None), given.pop("anew", False)
     settings, _ = layered(given, environment)
     named = named or settings.then_score
     if not named:
         raise UsageError("--scorer is missing", "python -m caption.score OUT --scorer MODEL")
-    return out, named, settings
+    return out, named, anew, settings
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from caption import idle, summary
 from caption.console import say
 from caption.devices import Seat, choose_seats
 from caption.engine import JUDGE, REFERENCE
+from caption.errors import OtherJob
 from caption.figures import clock, images_a_second
 from caption.laps import Laps
 from caption.log import NAME as LOG_FILE
@@ -22,6 +23,7 @@ from caption.metrics import Metrics
 from caption.model import EMBEDDED, Model
 from caption.outcome import Outcome
 from caption.outputfolder import make_folder, open_record, record_errors
+from caption.outputs.rows import RowFiles
 from caption.runfile import RunFile
 from caption.score.averages import Averages, averages
 from caption.score.references import References
@@ -52,6 +54,7 @@ def score_captions(
     stop: StopSignals,
     again: str,
     memory: Mapping[str, Mapping[str, int]] | None = None,
+    anew: bool = False,
 ) -> int:
     """Scores the captions of an output folder that have no score, or as many as a stop lets; says how it ended.
 
@@ -61,6 +64,7 @@ def score_captions(
         model: the scorer's.
         again: the command that goes on, for a run that is stopped.
         memory: bytes of each GPU before and after the captioner was unloaded, where that was measured.
+        anew: take out all scores first, of whatever scorer.
 
     Returns:
         The exit code.
@@ -84,7 +88,9 @@ def score_captions(
     fingerprint = _fingerprint(settings, scorer, model, dtype, references)
     with contextlib.ExitStack() as open_:
         open_.enter_context(record_errors(folder))
-        record = open_.enter_context(open_record(out, fingerprint, files))
+        if anew:
+            _take_out(out, files)
+        record = open_.enter_context(_open_record(out, fingerprint, files))
         open_.enter_context(log_into(Path(settings.log_file or folder / LOG_FILE), settings.log_format))
         withdrawn = withdraw_stale(record, out)
         if withdrawn:
@@ -123,6 +129,28 @@ def _of_stage(settings: Settings, out: Path, scorer: Scorer, model: Model) -> Se
         kept |= {"device": "cpu", "gpus": "all", "num_gpus": None, "workers_per_gpu": 1, "gpus_per_worker": 1}
     prompt = scorer.rubric if scorer.kind == JUDGE else "a caption"
     return Settings(input=os.fspath(out), output=os.fspath(out / FOLDER), model=model.folder, prompt=prompt, **kept)
+
+
+def _take_out(out: Path, files: RowFiles) -> None:
+    with contextlib.suppress(FileNotFoundError):  # there are none
+        fingerprint = checkpoint.read(out, files.folder).fingerprint
+        with open_record(out, fingerprint or {}, files) as record:
+            count = record.withdraw(files.done, None) + record.withdraw(files.failed, None)
+        if count:
+            say(f"{count:,} scores are taken out (--anew).")
+
+
+def _open_record(out: Path, fingerprint: dict[str, Any], files: RowFiles) -> checkpoint.Record:
+    try:
+        return open_record(out, fingerprint, files)
+    except OtherJob as error:
+        if not isinstance(error.__cause__, checkpoint.Mismatch):
+            raise
+        field, old, new = (getattr(error.__cause__, name) for name in ("field", "old", "new"))
+        raise OtherJob(
+            f"the scores in {out} are others: their {field.replace('_', ' ')} was {old!r} and is now {new!r}",
+            f"go on as before, or python -m caption.score {out} … --anew takes them out first",
+        ) from error
 
 
 def _fingerprint(
