@@ -19,6 +19,8 @@ from caption.errors import Damaged, OutputError
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.rowcounts import RowCounts
 from caption.runfile import read_run_file
+from caption.score.rows import FAILED_SCORES, SCORES
+from caption.score.rows import FOLDER as SCORES_FOLDER
 from caption.statsfile import NAME as STATS
 
 _TAIL = 1 << 20  # bytes of stats.jsonl that hold its last entry
@@ -38,6 +40,8 @@ class JobState:
     seconds_left: at that rate; None if it does not run or that is not known.
     errors, flags: rows by class; flagged: captions that have a flag.
     workers: rows of stats.jsonl of its last entry.
+    scoring: of the second stage: "running", "finished" or "unfinished"; None if there is none.
+    scored, not_scored: rows of scores.jsonl and failed_scores.jsonl.
     go_on: the command to type next; None if there is nothing to do, or it was not started by one.
     """
 
@@ -64,6 +68,9 @@ class JobState:
     workers: list[dict[str, Any]] = field(default_factory=list)
     model: str | None = None
     input: str | None = None
+    scoring: str | None = None
+    scored: int = 0
+    not_scored: int = 0
     go_on: str | None = None
 
     def as_json(self) -> bytes:
@@ -114,9 +121,23 @@ class Observer:
         found.state = self._state(record, run)
         found.seen = self._seen(record, latest)
         self._add_progress(found, latest)
+        self._add_scores(found)
         if run and found.state != "running":
             found.go_on = _command(found, run, out)
         return found
+
+    def _add_scores(self, found: JobState) -> None:
+        try:
+            view = checkpoint.read(self._out, SCORES_FOLDER)
+        except FileNotFoundError:
+            return
+        found.scored, found.not_scored = view.counts.get(SCORES, 0), view.counts.get(FAILED_SCORES, 0)
+        try:
+            latest = read_run_file(self._out / SCORES_FOLDER)["runs"][-1]
+        except (FileNotFoundError, IndexError):
+            latest = {}
+        ended = latest.get("exit_code") in _FINISHED
+        found.scoring = "running" if view.alive else "finished" if ended else "unfinished"
 
     def _state(self, record: checkpoint.View | None, run: dict[str, Any]) -> str:
         if record and record.alive:
@@ -186,7 +207,8 @@ def _last_entry(path: Path, run: int) -> tuple[dict[str, Any], list[dict[str, An
 
 def _command(found: JobState, run: dict[str, Any], out: Path) -> str | None:
     """What to type to go on, or to do the failed images again; None if nothing is left or it is not known."""
-    finished = found.state == "finished" and not found.left
+    scores_left = found.scoring == "unfinished" and run.get("settings", {}).get("then_score")
+    finished = found.state == "finished" and not found.left and not scores_left
     if run.get("argv") is None or (finished and not found.failed):
         return None
     words = to_go_on(run["argv"], None if run.get("folder") == _text(out.resolve()) else _text(out))

@@ -34,7 +34,6 @@ from caption.stall import watch_for
 from caption.stop import StopSignals
 from caption.twins import Twins
 
-
 _NONE = Adapters()
 
 

@@ -70,8 +70,12 @@ def describe(state: JobState, columns: int = 80) -> list[str]:
         lines.append(f"Flags    {_counted(state.flags)}")
     if state.model:
         lines.append(f"Model    {state.model}")
+    if state.scoring:
+        how = {"unfinished": "; not all are scored", "running": "; it is being scored"}.get(state.scoring, "")
+        lines.append(f"Scores   {state.scored:,} of {state.captioned:,}, {state.not_scored:,} failed{how}")
     if state.go_on:
-        what = "Again" if state.state == "finished" and not state.left else "Go on"
+        done = state.state == "finished" and not state.left and state.scoring != "unfinished"
+        what = "Again" if done else "Go on"
         lines.append(f"{what}    {state.go_on}")
     elif state.state == "running":
         lines.append(f"Stop     kill -INT {state.pid}, on {state.host}; the same command goes on")

@@ -18,6 +18,8 @@ from caption.console import complain, say
 from caption.errors import CaptionError, Damaged, OutputError, UsageError
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.sametext import repeated_texts
+from caption.score.rows import FAILED_SCORES, SCORES
+from caption.score.rows import FOLDER as SCORES_FOLDER
 from caption.sources import open_source
 from checkpoint.ids import IdSet, digest
 
@@ -65,6 +67,8 @@ def _verify(out: Path, input: Path | None, repair: bool) -> int:
     if repair:
         _repair(out)
     problems, job, run_file_problem = checkpoint.check(out), {}, None
+    if (out / SCORES_FOLDER / "checkpoint.json").exists():
+        problems += checkpoint.check(out, SCORES_FOLDER)
     try:
         job = _fingerprint(out)
     except Damaged as error:
@@ -73,6 +77,9 @@ def _verify(out: Path, input: Path | None, repair: bool) -> int:
         view = checkpoint.read(out)
         rows = view.counts
         say(f"{out}: {rows[CAPTIONS]:,} captioned, {rows[FAILED]:,} failed, commit of {view.time}")
+        if (out / SCORES_FOLDER / "checkpoint.json").exists():
+            scores = checkpoint.read(out, SCORES_FOLDER)
+            say(f"{out}: {scores.counts[SCORES]:,} scored, {scores.counts[FAILED_SCORES]:,} failed scores")
         own_input = job.get("input")
         if input or (own_input and (os.path.exists(own_input) or "{" in own_input)):
             problems += _compare(out, view, input or Path(own_input), job)
@@ -93,7 +100,10 @@ def _verify(out: Path, input: Path | None, repair: bool) -> int:
 
 def _repair(out: Path) -> None:
     try:
-        done = checkpoint.repair(out) + _set_aside_run_file(out)
+        done = checkpoint.repair(out)
+        if (out / SCORES_FOLDER).is_dir():
+            done += checkpoint.repair(out, (SCORES, FAILED_SCORES), SCORES_FOLDER)
+        done += _set_aside_run_file(out)
     except checkpoint.Busy as error:
         raise UsageError(f"{out} is in use by {error.holder or 'a run'}", "stop it before a repair") from error
     except (OSError, checkpoint.Error) as error:

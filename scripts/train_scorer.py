@@ -112,8 +112,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast, layers: int) -> SiglipModel:
     config = SiglipConfig(
         text_config={
             "vocab_size": len(tokenizer), "hidden_size": TEXT_WIDTH, "intermediate_size": 2 * TEXT_WIDTH,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": TEXT_LENGTH, "projection_size": WIDTH,
-            "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": TEXT_LENGTH,
+            "projection_size": WIDTH, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id,
+            "bos_token_id": None,
         },
         vision_config={
             "hidden_size": WIDTH, "intermediate_size": 640, "num_hidden_layers": layers, "num_attention_heads": 6,

@@ -92,8 +92,7 @@ class ReferenceEngine:
     def describe(self) -> dict:
         from importlib import metadata
 
-        versions = {"sacrebleu": metadata.version("sacrebleu")}
-        return {"engine": "reference", "metric": str(self.chrf.get_signature()), "versions": versions}
+        return {"engine": "reference", "metric": "chrF++", "versions": {"sacrebleu": metadata.version("sacrebleu")}}
 
 
 def _plain(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ class Averages:
     """Attributes:
     spread: standard deviation of the scores.
     quartiles: below the first lies a quarter of the scores, below the second half of them, …
+    parts: average of each part that all scores have.
     groups: by value of the field ``group_by``.
     """
 
@@ -42,6 +44,7 @@ class Averages:
     lowest: float
     quartiles: tuple[float, float, float]
     highest: float
+    parts: dict[str, float] = field(default_factory=dict)
     group_by: str | None = None
     groups: dict[str, Group] = field(default_factory=dict)
 
@@ -52,6 +55,8 @@ class Averages:
     def lines(self) -> Iterator[str]:
         """For people; a line for all, and one a group."""
         first, middle, third = self.quartiles
+        if len(self.parts) > 1:
+            yield f"Average of {', '.join(f'{name} {value:.4f}' for name, value in self.parts.items())}"
         if self.groups:
             width = min(40, max(map(len, self.groups)))
             yield f"Average score by {self.group_by}:"
@@ -69,12 +74,18 @@ class Averages:
 
 def averages(out: Path, group_by: str | None) -> Averages | None:
     """Of all scores in the folder; None if there are none. group_by: a field of the captions' rows, or of ``extra``."""
-    scores = array("d", (row["score"] for row in whole_rows(out / SCORES)))
+    scores, parts = array("d"), Counter()
+    seen: Counter = Counter()
+    for row in whole_rows(out / SCORES):
+        scores.append(row["score"])
+        seen.update(row["parts"].keys())
+        parts.update(row["parts"])
     if not scores:
         return None
     values = np.asarray(scores)
     low, first, middle, third, high = np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()
     found = Averages(len(values), float(values.mean()), float(values.std()), low, (first, middle, third), high)
+    found.parts = {name: total / len(scores) for name, total in parts.items() if seen[name] == len(scores)}
     if group_by:
         found.group_by, found.groups = group_by, _groups(out, group_by)
     return found

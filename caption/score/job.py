@@ -194,7 +194,7 @@ def _conclude(
     if stop.signal and not outcome.complete:
         say(f"Stopped by {stop.signal.name}: {figures}. To go on, type the same command again: {again}")
         return
-    embedded = " Scorer shapes-scorer is the tiny embedded one, for trying and tests." * _is_embedded(model)
+    embedded = f" {model.name} is a tiny embedded model, for trying and tests." * _is_embedded(model)
     say(f"Finished: {figures}.{embedded}")
     for line in found.lines() if found else ():
         say(line)
