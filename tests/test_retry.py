@@ -10,7 +10,7 @@ from caption.retry import next_try
 from caption.settings import Settings
 
 ITEM = Item(7, "a.png", "a.png", "/in/a.png", 49, prompt="what?", extra={"page": 3})
-TRANSIENT = {"Unreadable", "DecoderCrashed", "DecoderHung", "OutOfMemory", "EngineFailed", "WorkerDied"}
+TRANSIENT = {"Unreadable", "DecoderCrashed", "DecoderHung", "OutOfMemory", "EngineFailed", "WorkerDied", "NoScore"}
 ALL = {
     name
     for name, value in vars(errors).items()

@@ -14,8 +14,8 @@ from tests.runs import ROOT
 NEEDED = ["pictures", "--output", "out"]
 
 
-def test_every_option_says_whether_it_can_change_a_caption():
-    assert {option.mark for option in OPTIONS.values()} == {"caption", "free"}
+def test_every_option_says_whether_it_can_change_a_caption_or_a_score():
+    assert {option.mark for option in OPTIONS.values()} == {"caption", "score", "free"}
     assert all(option.group in GROUPS and option.help for option in OPTIONS.values())
 
 
@@ -24,7 +24,7 @@ def test_the_fingerprint_holds_every_caption_setting_and_no_free_one():
     fields = make_fingerprint(settings, "fp16")
     assert set(fields) == (set(caption_settings(settings)) - {"revision", "model"}) | {"row_format"}
     assert fields["dtype"] == "fp16"
-    assert not {name for name, option in OPTIONS.items() if option.mark == "free"} & set(fields)
+    assert not {name for name, option in OPTIONS.items() if option.mark != "caption"} & set(fields)
 
 
 def test_command_line_beats_environment_beats_file_beats_default(tmp_path):
