@@ -1,4 +1,4 @@
-"""Similarity: the cosine that transformers itself computes, whatever else is in the batch, and long captions in windows."""
+"""Similarity: the cosine that transformers itself computes, whatever else is in the batch; long captions in windows."""
 
 import sys
 
@@ -19,7 +19,7 @@ from .helpers import caption_all, options, picture
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import eval_scorer  # noqa: E402
+import eval_scorer
 
 TEXTS = ["a dog", "A small red circle left of a large blue star.", "", "a cat on a mat, " * 12]
 
