@@ -262,7 +262,7 @@ def test_a_run_stopped_before_its_first_image_was_stopped_and_has_not_died(tmp_p
     code = (
         "import os, signal, sys, caption.job, caption.run\n"
         "def interrupted(*_): os.kill(os.getpid(), signal.SIGINT)\n"
-        "caption.job._work = interrupted\n"
+        "caption.job.Stage.run = interrupted\n"
         "sys.exit(caption.run.main(sys.argv[1:]))"
     )
     line = [sys.executable, "-c", code, str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", "null"]

@@ -372,3 +372,20 @@ def test_the_package_imports_no_more_than_it_says():
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
             assert {name.split(".")[0] for name in names} <= allowed, path
+
+
+def test_two_records_of_one_folder_know_nothing_of_each_other(out):
+    files, folder = ("scores.jsonl", "failed_scores.jsonl"), "scores"
+    with opened(out) as record, checkpoint.open(out, {"scorer": "x"}, files, folder) as second:
+        record.append(CAPTIONS, rows("a", "b"))
+        second.append("scores.jsonl", rows("a"))
+        second.commit()
+        assert second.withdraw("scores.jsonl", ["a"]) == 1
+        second.append("failed_scores.jsonl", rows("a"))
+    assert checkpoint.read(out).counts == {CAPTIONS: 2, FAILED: 0}
+    assert checkpoint.read(out, folder).counts == {"scores.jsonl": 0, "failed_scores.jsonl": 1}
+    assert checkpoint.check(out) == checkpoint.check(out, folder) == []
+    (out / "scores.jsonl").write_bytes(b"{")
+    assert checkpoint.check(out) == [] and len(checkpoint.check(out, folder)) == 1
+    assert checkpoint.repair(out) == [] and checkpoint.repair(out, files, folder)
+    assert checkpoint.check(out, folder) == []
