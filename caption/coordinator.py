@@ -49,7 +49,7 @@ class Coordinator:
         laps: of the command so far.
         adapters: looks at those that items name.
         files: where the rows go.
-        when_done: called before the workers end, while they still hold their models.
+        when_done: called before the workers end, while they still hold their models; not of a run that is stopped.
         schedule: empty, with the names of the crew's seats.
     """
 
@@ -70,7 +70,7 @@ class Coordinator:
         laps: Laps | None = None,
         adapters: AdapterCheck | None = None,
         files: RowFiles = CAPTION_FILES,
-        when_done: Callable[[], None] = lambda: None,
+        when_done: Callable[[], None] | None = None,
     ):
         self._settings, self._source, self._feed, self._count = settings, source, feed, count
         self._schedule, self._record, self._crew = schedule, record, crew
@@ -169,7 +169,8 @@ class Coordinator:
         self._unnoted = True  # written when the worker has its first images: that can wait long for the disk
 
     def _finish(self) -> None:
-        self._when_done()
+        if self._when_done and not self._stop.asked and any(member.child for member in self._crew.members):
+            self._when_done()
         self._crew.tell_all(Finish())
         deadline = time.monotonic() + _LAST_GRACE
         while self._crew.working and time.monotonic() < deadline and self._stop.asked < 2:

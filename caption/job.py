@@ -89,7 +89,7 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
                 with run_file.noting_errors(), contextlib.closing(Followers(settings)) as followers:
                     stage = Stage(
                         settings, source, lambda: _open_source(settings), seats, model, dtype, record, run_file, stop,
-                        laps, metrics, adapters, when_done=then.note_memory if then else _nothing,
+                        laps, metrics, adapters, when_done=then.note_memory if then else None,
                     )  # fmt: skip
                     outcome = stage.run()
                 code = _exit_code(settings, record, outcome, stop) or followers.exit_code
@@ -98,10 +98,6 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
         if then and outcome.complete and not stop.asked and record.counts[CAPTIONS]:
             code = then.run(stop) or code
     return code
-
-
-def _nothing() -> None:
-    pass
 
 
 def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Stage:
     adapters: Adapters = _NONE
     scorer: Scorer | None = None
     files: RowFiles = CAPTION_FILES
-    when_done: Callable[[], None] = lambda: None
+    when_done: Callable[[], None] | None = None
 
     def run(self) -> Outcome:
         """Until all is done or a stop was asked for. Raises as Coordinator.run, in sentences."""

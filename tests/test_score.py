@@ -94,8 +94,8 @@ def test_between_the_stages_the_memory_of_each_gpu_is_measured_and_shown(tmp_pat
     gpus = [{"uuid": f"GPU-{name}", "free": 60 * GIB, "total": 80 * GIB, "takes": 25 * GIB} for name in "ab"]
     (tmp_path / "gpus.json").write_text(json.dumps({"gpus": gpus}))
     empty_pictures(tmp_path / "in", 40)
-    done = run(tmp_path / "in", "--output", tmp_path / "out", "--model", "null:5", "--then-score", "judge:null",
-               fault="gpu", gpus=tmp_path / "gpus.json")  # fmt: skip
+    command = (tmp_path / "in", "--output", tmp_path / "out", "--model", "null:5", "--then-score", "judge:null")
+    done = run(*command, fault="gpu", gpus=tmp_path / "gpus.json")
     assert done.returncode == 0, done.stderr
     before, after = f"{45 * GIB / 1e9:.0f} GB", f"{20 * GIB / 1e9:.0f} GB"
     lines = done.stdout.splitlines()
@@ -106,6 +106,8 @@ def test_between_the_stages_the_memory_of_each_gpu_is_measured_and_shown(tmp_pat
     assert noted["gpu0"] == {"before": 45 * GIB, "after": 20 * GIB}
     ratings = {id: one.get("score") for id, one in scores(tmp_path / "out").items()}
     assert ratings == {f"{n:06}.jpg": float(n) if n <= 10 else None for n in range(40)}  # the id is what null says
+    again = run(*command, fault="gpu", gpus=tmp_path / "gpus.json")
+    assert again.returncode == 0 and "unloaded" not in again.stdout  # nothing was loaded
     failed = rows(tmp_path / "out" / "failed_scores.jsonl")
     assert {one["error"] for one in failed} == {"NoScore"} and {one["attempts"] for one in failed} == {4}
 

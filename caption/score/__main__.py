@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import shlex
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from caption.commandline import Parser
 from caption.console import complain
+from caption.engine import JUDGE
 from caption.errors import CaptionError, OutputError, UsageError
 from caption.options import add_option, layered
 from caption.report.folder import Folder
@@ -31,12 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not (out / "checkpoint").is_dir():
             raise OutputError(f"{out} is no output folder of a job", "give the --output of a run")
         with StopSignals() as stop:
-            scorer = make_scorer(named, settings, Folder(out).settings.get("model") or OPTIONS["model"].default)
+            before = Folder(out).settings
+            if named == JUDGE and not settings.revision:
+                settings = dataclasses.replace(settings, revision=before.get("revision"))
+            scorer = make_scorer(named, settings, before.get("model") or OPTIONS["model"].default)
             again = shlex.join(["python", "-m", "caption.score", *(word for word in argv if word != "--anew")])
             return score_captions(settings, out, scorer, scorer.find(settings), stop, again, anew=anew)
     except CaptionError as error:
         complain(error.sentence())
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -113,7 +113,7 @@ def score_captions(
                 scorer=scorer, files=files,
             )  # fmt: skip
             outcome = stage.run()
-        found = averages(out, settings.group_by)
+        found = averages(out, settings.group_by) if outcome.complete else None
         code = _exit_code(settings, record, outcome, stop)
         run_file.end(
             totals=outcome.totals(), rows=record.counts, exit_code=code, averages=found and found.as_json()

@@ -19,5 +19,5 @@ def withdraw_stale(record: Record, out: Path) -> int:
     if not record.counts[SCORES]:
         return 0
     captions = Keys((one.row["id"], caption_crc32(one.row["caption"])) for one in Folder(out).captions())
-    stale = [row["id"] for row in whole_rows(out / SCORES) if captions.get(row["id"]) != row["caption_crc32"]]
+    stale = [row["id"] for row in whole_rows(out / SCORES) if captions.get(row["id"]) != row.get("caption_crc32")]
     return record.withdraw(SCORES, stale) if stale else 0
