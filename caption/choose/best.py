@@ -1,0 +1,48 @@
+"""Best: which caption of each image has the highest value; 24 bytes a caption."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from typing import Any
+
+import numpy as np
+
+from checkpoint.ids import digest
+
+_AGAIN = re.compile(r"(~\d+)?")  # what makes an id unique that stands again
+
+
+def image_key(row: dict[str, Any]) -> str:
+    """What the rows of one image have in common: the id, less the name of the prompt where an image has several."""
+    head, _, tail = row["id"].rpartition(f"#{row.get('prompt_name')}")
+    return head + tail if head and _AGAIN.fullmatch(tail) else row["id"]
+
+
+class Best:
+    """Captions with their values, in the order in which they stand."""
+
+    def __init__(self):
+        self._images, self._values, self._places = array("Q"), array("d"), array("Q")
+
+    def add(self, row: dict[str, Any], place: int, value: float) -> None:
+        """place: of the row, above those before; value: NaN where it has none."""
+        self._images.append(int.from_bytes(digest(image_key(row))[:8], "little"))
+        self._values.append(value)
+        self._places.append(place)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """uint64, ascending: of each image's highest value the place, of equal ones the first; and of each image whose
+        captions have no value the place of its first."""
+        images, places = np.frombuffer(self._images, np.uint64), np.frombuffer(self._places, np.uint64)
+        values = np.frombuffer(self._values)
+        order = np.lexsort((places, -values, images))  # NaN comes last
+        images = images[order]
+        first = np.ones(len(images), bool)
+        first[1:] = images[1:] != images[:-1]
+        order = order[first]
+        without = np.isnan(values[order])
+        return np.sort(places[order[~without]]), np.sort(places[order[without]])
