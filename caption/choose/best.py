@@ -20,9 +20,14 @@ def image_key(row: dict[str, Any]) -> str:
 
 
 class Best:
-    """Captions with their values, in the order in which they stand."""
+    """Captions with their values, in the order in which they stand.
+
+    Attributes:
+        beaten: captions that are not the best; without_value: images whose captions have none. Known after ``places``.
+    """
 
     def __init__(self):
+        self.beaten = self.without_value = 0
         self._images, self._values, self._places = array("Q"), array("d"), array("Q")
 
     def add(self, row: dict[str, Any], place: int, value: float) -> None:
@@ -31,18 +36,13 @@ class Best:
         self._values.append(value)
         self._places.append(place)
 
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
-        """uint64, ascending: of each image's highest value the place, of equal ones the first; and of each image whose
-        captions have no value the place of its first."""
+    def places(self) -> np.ndarray:
+        """uint64, ascending: of each image's highest value the place; of equal ones the first."""
         images, places = np.frombuffer(self._images, np.uint64), np.frombuffer(self._places, np.uint64)
         values = np.frombuffer(self._values)
         order = np.lexsort((places, -values, images))  # NaN comes last
-        images = images[order]
-        first = np.ones(len(images), bool)
-        first[1:] = images[1:] != images[:-1]
-        order = order[first]
-        without = np.isnan(values[order])
-        return np.sort(places[order[~without]]), np.sort(places[order[without]])
+        begins = np.flatnonzero(np.diff(images[order], prepend=~images[order[:1]]))
+        sizes = np.diff(begins, append=len(order))
+        valued = ~np.isnan(values[order[begins]])
+        self.beaten, self.without_value = int((sizes[valued] - 1).sum()), int((~valued).sum())
+        return np.sort(places[order[begins[valued]]])

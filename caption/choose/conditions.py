@@ -1,4 +1,4 @@
-"""Conditions: what a part of an expression says of a row: true, false, or None where it needs a value that is missing."""
+"""Conditions: what a part of an expression says of a row: true, false, or None where a value it needs is missing."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ class Selection:
         added: fields that the rows get beside their own.
         one_an_image: no image has more than one caption.
         left_out: captions by why; unknown: those that have not what a condition asks for, by name of the field.
+        without_value: images that have no caption with the field of ``best_by``.
         chosen: with ``best_by``, captions by where they are from.
 
     Raises:
@@ -88,9 +89,9 @@ class Selection:
             for row in self._passing(block):
                 value = value_of(self._best_by, row.data)
                 best.add(row.data, row.end.bytes, math.nan if value is None else value)
-        self._winners, without = best.places()
-        self.without_value = len(without)
-        self.left_out["not the best of their image"] = len(best) - len(self._winners) - len(without)
+        self._winners = best.places()
+        self.without_value = best.without_value
+        self.left_out["as not the best of their image"] = best.beaten
 
     def kept(self, block: Sequence[Row]) -> list[Row]:
         """Those of some rows that are exported, with what is ``added``."""

@@ -14,7 +14,7 @@ COLUMNS = (
 
 
 def flat_row(row: dict[str, Any], added: Sequence[str] = ()) -> dict[str, str | int | float]:
-    """All of ``COLUMNS``, then those ``added``: flags with | between, retries and extra as JSON, "" for what it lacks."""
+    """All of ``COLUMNS``, then those ``added``: | between flags, retries and extra as JSON, "" for what it lacks."""
     return {column: _flat(row.get(column, "")) for column in (*COLUMNS, *added)}
 
 
