@@ -75,6 +75,15 @@ class Scores:
             return {column: np.full(len(ids), np.nan) for column in self.columns}
         return {column: np.where(known, values[places], np.nan) for column, values in self._values.items()}
 
+    def add_to(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Puts what is known of each row's id into the row, under the names of the ``columns``."""
+        if not len(self):
+            return
+        for column, values in self.of([row["id"] for row in rows]).items():
+            for row, value in zip(rows, values.tolist()):
+                if not math.isnan(value):
+                    row[column] = value
+
     def rows(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The whole rows of a few ids, by id, as far as they have one. Raises OutputError."""
         places, known = self._find(ids)

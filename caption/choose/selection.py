@@ -131,11 +131,7 @@ class Selection:
 
     def _add_fields(self, rows: Sequence[Row]) -> None:
         for folder, scores in enumerate(self._scores):
-            mine = [row.data for row in rows if row.folder == folder]
-            for column, values in scores.of([row["id"] for row in mine]).items():
-                for row, value in zip(mine, values.tolist()):
-                    if not math.isnan(value):
-                        row[column] = value
+            scores.add_to([row.data for row in rows if row.folder == folder])
         if len(self._outs) > 1:
             for row in rows:
                 row.data[OUT] = self._names[row.folder]
