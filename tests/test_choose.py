@@ -3,7 +3,6 @@
 import json
 import operator
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,19 +175,11 @@ def test_a_text_of_a_table_that_is_a_number_can_choose_the_best():
 # ---- scores ----
 
 
-def add_scores(job, rows, torn=b""):
-    """rows: of (id, score) or (id, score, parts)."""
-    with (job.out / "scores.jsonl").open("ab") as file:
-        for id, score, *parts in rows:
-            file.write(orjson.dumps({"id": id, "score": score, "parts": (parts or [{}])[0], "scorer": "clip"}) + b"\n")
-        file.write(torn)
-
-
 def test_the_last_score_of_an_id_counts_and_half_a_row_is_none_yet(tmp_path):
     job = Job(tmp_path)
     ids = [f"{place:03}" for place in range(300)]
-    add_scores(job, [(id, 0.5, {"p": 1.0}) for id in ids])
-    add_scores(job, [(id, int(id), {"q": "text", "p": None}) for id in ids[::2]], torn=b'{"id": "000", "sc')
+    job.score(*[(id, 0.5, {"p": 1.0}) for id in ids])
+    job.score(*[(id, int(id), {"q": "text", "p": None}) for id in ids[::2]], torn=b'{"id": "000", "sc')
     scores = Scores(job.out, ["p", "q"])
     found = scores.of([*reversed(ids), "unknown"])
     assert found["score"].tolist()[:4] == [0.5, 298, 0.5, 296] and len(scores) == 300
@@ -202,8 +193,8 @@ def test_the_last_score_of_an_id_counts_and_half_a_row_is_none_yet(tmp_path):
 def test_a_folder_without_scores_has_none_and_a_broken_row_is_named(tmp_path):
     job = Job(tmp_path)
     assert len(Scores(job.out)) == 0 and str(Scores(job.out).of(["a"])["score"][0]) == "nan"
-    add_scores(job, [("a", 1)], torn=b"{}\n")
-    add_scores(job, [("b", 1)])
+    job.score(("a", 1), torn=b"{}\n")
+    job.score(("b", 1))
     with pytest.raises(Damaged, match="no whole row at byte 48"):
         Scores(job.out)
 
@@ -222,7 +213,7 @@ def exported(job, name="jsonl"):
 
 def test_an_export_holds_what_passes_and_says_what_was_left_out_and_why(tmp_path, capsys):
     job = Job(tmp_path).run().add([row(f"{place}.jpg", flags=["loop"] * (place == 8)) for place in range(10)])
-    add_scores(job, [(f"{place}.jpg", place / 10, {"p": place}) for place in range(9)])
+    job.score(*[(f"{place}.jpg", place / 10, {"p": place}) for place in range(9)])
     assert export(job.out, "--to", "jsonl", "--where", "score >= 0.3 and parts.p != 5", "--without", "loop") == 0
     assert {id: (row["score"], row["parts.p"]) for id, row in exported(job).items()} == {
         f"{place}.jpg": (place / 10, place) for place in (3, 4, 6, 7)
@@ -237,7 +228,7 @@ def test_every_format_holds_what_passes_and_no_more(tmp_path, name):
     job = Job(tmp_path).run().add([row(f"{place}.png", f"Caption {place}.") for place in range(6)])
     for place in range(6):
         job.picture(f"{place}.png")
-    add_scores(job, [(f"{place}.png", float(place)) for place in range(6)])
+    job.score(*[(f"{place}.png", float(place)) for place in range(6)])
     assert export(job.out, "--to", name, "--where", "score > 3") == 0
     files = [path for path in (job.out / "exports" / name).rglob("*") if path.is_file()]
     if name == "parquet":
@@ -255,7 +246,7 @@ def test_every_format_holds_what_passes_and_no_more(tmp_path, name):
 @pytest.mark.parametrize("name", ["jsonl", "txt", "parquet"])
 def test_scores_that_come_later_or_change_choose_anew_and_take_away_what_no_longer_passes(tmp_path, name):
     job = Job(tmp_path).run().add([row("a.jpg"), row("b.jpg"), row("c.jpg")])
-    add_scores(job, [("a.jpg", 0.9), ("b.jpg", 0.1)])
+    job.score(("a.jpg", 0.9), ("b.jpg", 0.1))
     words = job.out, "--to", name, "--where", "score > 0.5", "--shard-size", 1
 
     def ids():
@@ -269,9 +260,9 @@ def test_scores_that_come_later_or_change_choose_anew_and_take_away_what_no_long
         return sorted(dataset.dataset(files).to_table()["id"].to_pylist())
 
     assert export(*words) == 0 and ids() == ["a.jpg"]
-    add_scores(job, [("b.jpg", 0.8), ("c.jpg", 0.7)])
+    job.score(("b.jpg", 0.8), ("c.jpg", 0.7))
     assert export(*words) == 0 and ids() == ["a.jpg", "b.jpg", "c.jpg"]
-    add_scores(job, [("a.jpg", 0.2), ("b.jpg", 0.2)])
+    job.score(("a.jpg", 0.2), ("b.jpg", 0.2))
     assert export(*words) == 0 and ids() == ["c.jpg"]
 
 
@@ -280,7 +271,7 @@ def test_the_best_prompt_of_each_image_wins_after_the_condition_and_the_first_of
     names = ("short", "tags")
     job.add([row(f"{place}.jpg#{name}", f"{name} {place}", prompt_name=name) for place in range(5) for name in names])
     scored = {0: (0.1, 0.2), 1: (0.3, 0.2), 2: (0.5, 0.5), 3: (None, 0.1)}
-    add_scores(job, [(f"{n}.jpg#{name}", s) for n, pair in scored.items() for name, s in zip(names, pair)])
+    job.score(*[(f"{n}.jpg#{name}", s) for n, pair in scored.items() for name, s in zip(names, pair)])
     assert export(job.out, "--to", "txt", "--best-by", "score") == 0
     files = {path.name: path.read_text() for path in (job.out / "exports" / "txt").iterdir()}
     assert files == {"0.txt": "tags 0", "1.txt": "short 1", "2.txt": "short 2", "3.txt": "tags 3"}
@@ -298,8 +289,8 @@ def test_the_best_model_of_each_image_wins_with_its_own_picture_and_new_rows_cho
     two.run(fingerprint={"input": str(tar)}, settings={"input": str(tar)})
     one.add([row("b.png", "one b"), row("t.tar/x.png", "one x"), row("c.png", "one c")])
     two.add([row("t.tar/x.png", "two x"), row("b.png", "two b"), row("d.png", "two d")])
-    add_scores(one, [("b.png", 2), ("t.tar/x.png", 1), ("c.png", 1)])
-    add_scores(two, [("b.png", 1), ("t.tar/x.png", 3), ("d.png", 3)])
+    one.score(("b.png", 2), ("t.tar/x.png", 1), ("c.png", 1))
+    two.score(("b.png", 1), ("t.tar/x.png", 3), ("d.png", 3))
     words = one.out, two.out, "--best-by", "score", "--to"
     assert export(*words, "jsonl") == 0
     found = exported(one)
@@ -309,7 +300,7 @@ def test_the_best_model_of_each_image_wins_with_its_own_picture_and_new_rows_cho
     assert found["d.png"]["out"] == str(two.out) and found["d.png"]["score"] == 3
     assert not (two.out / "exports").exists()
     two.add([row("c.png", "two c")])
-    add_scores(two, [("c.png", 1.5)])
+    two.score(("c.png", 1.5))
     assert export(*words, "jsonl") == 0 and exported(one)["c.png"]["caption"] == "two c"
 
 
@@ -319,7 +310,7 @@ def test_a_crash_between_two_blocks_of_a_choice_leaves_no_trace(tmp_path, monkey
     ids = [f"{number}.jpg" for number in range(12)]
     for job, order in ((one, operator.pos), (two, operator.neg)):
         job.add([row(id, f"{job.out.name} {id}") for id in ids])
-        add_scores(job, [(id, order(number % 5 - 2)) for number, id in enumerate(ids)])
+        job.score(*[(id, order(number % 5 - 2)) for number, id in enumerate(ids)])
     words = one.out, two.out, "--best-by", "score", "--where", "score > 0", "--to", "jsonl"
     assert export(*words, "--target", tmp_path / "wanted") == 0
     monkeypatch.setattr("caption.choose.selection.BLOCK", 5)

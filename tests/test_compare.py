@@ -55,6 +55,25 @@ def test_jobs_with_other_prompts_are_matched_by_image(tmp_path):
     assert found["pairs"].by == "image" and found["pairs"].both == 2
 
 
+def test_scores_stand_beside_each_other_and_say_who_is_ahead(tmp_path):
+    a, b = jobs(tmp_path)
+    ids = [f"{place}.jpg" for place in range(6)]
+    a.add([row(id, f"a {id}") for id in ids], [failure("x.jpg")]).score(*[(id, 0.5) for id in ids[:5]])
+    b.add([row(id, f"b {id}") for id in [*reversed(ids), "x.jpg"]])
+    b.score(("0.jpg", 0.75), ("1.jpg", 0.25), ("2.jpg", 0.5), ("3.jpg", 0), ("5.jpg", 1), ("x.jpg", 1))
+    found = content_of(a, b)
+    pairs = found["pairs"]
+    assert (pairs.scored, pairs.higher_a, pairs.higher_b) == (4, 2, 1)
+    assert dict((label, (first, second)) for label, first, second in found["score_figures"])["mean"] == ("0.500", "0.583")
+    shown = {card.id: card for card in found["cards"](100)}
+    assert {id: card.ahead for id, card in shown.items() if card.ahead} == {"0.jpg": -0.25, "1.jpg": 0.25, "3.jpg": 0.5}
+    assert (shown["0.jpg"].a.score, shown["0.jpg"].b.score, shown["4.jpg"].b.score) == ("0.500", "0.750", "")
+    assert "higher score in A" in shown["3.jpg"].sets and "higher score in B" in shown["0.jpg"].sets
+    page = tmp_path / "page.html"
+    assert main([str(a.out), str(b.out), "--to", str(page)]) == 0
+    assert "on <strong>50 %</strong>" in page.read_text(encoding="utf-8")
+
+
 def test_hostile_names_and_captions_are_text_on_this_page_too(tmp_path):
     a, b = hostile_job(tmp_path), hostile_job(tmp_path, "two")
     page = tmp_path / "page.html"

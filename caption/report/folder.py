@@ -11,6 +11,7 @@ import orjson
 
 import checkpoint
 from caption.errors import Damaged, OutputError
+from caption.jobstate import in_words, state_of
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.runfile import read_run_file
 from caption.sametext import Repeated, Texts, repeated_texts
@@ -119,22 +120,11 @@ class Folder:
 
     @property
     def state(self) -> str:
-        """What became of the latest run, in a few words."""
-        if self.alive:
-            return "a run is at work on it"
-        if not self.runs:
+        """What became of the latest run, in the words of caption.status."""
+        if not (self.runs or self.alive):
             return "no run is known"
-        match self.runs[-1].get("exit_code"):
-            case 0:
-                return "finished"
-            case 3:
-                return "finished with failures"
-            case 130 | 143:
-                return "stopped; the same command goes on"
-            case None:
-                return "the last run has not ended in order; its command goes on"
-            case code:
-                return f"the last run ended with exit code {code}"
+        run = self.runs[-1] if self.runs else {}
+        return in_words(state_of(self.out, self.alive, run), run.get("exit_code"))
 
     @property
     def picture_root(self) -> Path | None:

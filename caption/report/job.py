@@ -84,7 +84,7 @@ class Job:
                 images, seconds = images + totals["captioned"] + totals.get("failed", 0), seconds + totals["seconds"]
             elif not totals and place in self.timeline.runs:
                 found = self.timeline.runs[place]
-                images, seconds = images + found.images, seconds + found.length
+                images, seconds = images + found.images, seconds + found.working
         return images / seconds if seconds else None
 
     @cached_property

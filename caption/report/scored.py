@@ -71,5 +71,5 @@ def with_scores(rows: Iterator[Located], scores: Scores) -> Iterator[Located]:
 
 
 def score(value: float) -> str:
-    """A score in words: 0.312, 7, -12.4, 1,250."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    """A score in words: 0.320, 7, -12.4, 1,250."""
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:#.3g}"

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from caption.choose.scores import SCORE
+from caption.precision import AFTER_FP16
 from caption.report.counters import Bounded, Spread
 from caption.report.scored import Scored
 from caption.report.words import COMMON, opening, words_of
@@ -21,7 +22,7 @@ class Tally:
     """Attributes:
     captions: rows so far.
     words, letters, tokens: lengths of the captions.
-    flags: how often each was set; flagged: rows with any.
+    flags: how often each was set; flagged: rows with one that is a doubt.
     cut: captions that the token limit ended.
     retried: rows that took more than one attempt; reasons: of their retries.
     prompts: by the name of its prompt, the lengths of the captions in words.
@@ -55,7 +56,7 @@ class Tally:
         self._short.update((opening(text, _SHORT),))
         self._long.update((opening(text, _LONG),))
         if row["flags"]:
-            self.flagged += 1
+            self.flagged += any(flag != AFTER_FP16 for flag in row["flags"])
             self.flags.update(row["flags"])
         self.cut += row["finish_reason"] == "length"
         if row["attempts"] > 1:
