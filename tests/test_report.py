@@ -121,7 +121,8 @@ def test_scores_are_shown_with_the_captions_at_both_ends(tmp_path):
     assert found["score_shares"][::6] == [0, 198 / 500] and found["scorers"] == ["clip"]
     cards = {card.id: card for card in found["cards"](100)}
     assert {id for id, card in cards.items() if "lowest score" in card.sets} == {f"{n:03}.jpg" for n in range(24)}
-    assert {id for id, card in cards.items() if "highest score" in card.sets} == {f"{n:03}.jpg" for n in range(175, 199)}
+    highest = {id for id, card in cards.items() if "highest score" in card.sets}
+    assert highest == {f"{place:03}.jpg" for place in range(175, 199)}
     assert cards["010.jpg"].score == "0.0200" and ("score", "0.0200 by clip") in cards["010.jpg"].facts
     page = page_of(job)
     assert "199 captions scored by" in page and "1 have no score" in page and SCRIPT not in page

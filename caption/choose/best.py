@@ -13,10 +13,15 @@ from checkpoint.ids import digest
 _AGAIN = re.compile(r"(~\d+)?")  # what makes an id unique that stands again
 
 
+def without_prompt(id: str, prompt: str) -> str | None:
+    """The id less the name of this prompt; None if the item is not one of several prompts of its image."""
+    head, _, tail = id.rpartition(f"#{prompt}")
+    return head + tail if head and _AGAIN.fullmatch(tail) else None
+
+
 def image_key(row: dict[str, Any]) -> str:
     """What the rows of one image have in common: the id, less the name of the prompt where an image has several."""
-    head, _, tail = row["id"].rpartition(f"#{row.get('prompt_name')}")
-    return head + tail if head and _AGAIN.fullmatch(tail) else row["id"]
+    return without_prompt(row["id"], row.get("prompt_name", "")) or row["id"]
 
 
 class Best:

@@ -80,6 +80,7 @@ def comparison_content(first: Folder, second: Folder, samples: int, root: Path |
     pictures = pictures_of([pair.a for pair, _ in found], first, root)
     scored = [of.rows([pair[side]["id"] for pair, _ in found]) for side, of in enumerate(scores)]
     return {
+        "one_job": first.out.resolve() == second.out.resolve(),
         "a": a,
         "b": b,
         "pairs": pairs,

@@ -62,6 +62,9 @@ class Job:
     @property
     def prompt(self) -> str:
         settings = self.folder.fingerprint
+        if name := self.folder.prompt:
+            texts = settings.get("prompts")
+            return str(texts.get(name, name)) if isinstance(texts, dict) else name
         if prompts := settings.get("prompts"):
             named = ", ".join(prompts) if isinstance(prompts, dict) else str(prompts)
             return f"several: {named}"

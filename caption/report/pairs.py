@@ -41,10 +41,8 @@ class Keys:
         """uint64 of all rows: "id" or "image"."""
         return np.frombuffer(self._ids if name == "id" else self._images, np.uint64)
 
-    def span(self, place: int, end: int) -> tuple[int, int]:
-        """Offset and length of a row; ``end`` is that of the file."""
-        begin = self._offsets[place]
-        return begin, (self._offsets[place + 1] if place + 1 < len(self._offsets) else end) - begin
+    def offset(self, place: int) -> int:
+        return self._offsets[place]
 
 
 class Pair(NamedTuple):
@@ -135,16 +133,15 @@ class Pairs:
         if not (places >= 0).any():
             yield from (None for _ in places)
             return
-        path, end = folder.out / CAPTIONS, folder.bytes(CAPTIONS)
+        path = folder.out / CAPTIONS
         try:
             with path.open("rb") as file:
                 for place in places.tolist():
                     if place < 0:
                         yield None
                         continue
-                    offset, length = keys.span(place, end)
-                    file.seek(offset)
-                    yield orjson.loads(file.read(length))
+                    file.seek(keys.offset(place))
+                    yield orjson.loads(file.readline())
         except (OSError, ValueError) as error:
             raise OutputError(f"{path} was changed while it was read", "try once more") from error
 
