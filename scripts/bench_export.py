@@ -63,11 +63,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_job(Path(folder), given.rows)
         for words in [("jsonl", *choice) for choice in CHOICES] if given.choose else zip(given.formats):
-            begin = time.perf_counter()
+            begin, busy = time.perf_counter(), time.process_time()
             export([folder, "--to", *words])
             rate = given.rows / (time.perf_counter() - begin)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-            print(f"{' '.join(words):<8} {rate:>9,.0f} rows/s   peak so far {peak:,} MiB")
+            busy = time.process_time() - busy
+            print(f"{' '.join(words):<8} {rate:>9,.0f} rows/s ({busy:.0f} s of a core)   peak so far {peak:,} MiB")
 
 
 if __name__ == "__main__":

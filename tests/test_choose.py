@@ -214,13 +214,15 @@ def exported(job, name="jsonl"):
 def test_an_export_holds_what_passes_and_says_what_was_left_out_and_why(tmp_path, capsys):
     job = Job(tmp_path).run().add([row(f"{place}.jpg", flags=["loop"] * (place == 8)) for place in range(10)])
     job.score(*[(f"{place}.jpg", place / 10, {"p": place}) for place in range(9)])
-    assert export(job.out, "--to", "jsonl", "--where", "score >= 0.3 and parts.p != 5", "--without", "loop") == 0
+    where = "score >= 0.3 and parts.p != 5 and raw is missing"
+    assert export(job.out, "--to", "jsonl", "--where", where, "--without", "loop") == 0
     assert {id: (row["score"], row["parts.p"]) for id, row in exported(job).items()} == {
         f"{place}.jpg": (place / 10, place) for place in (3, 4, 6, 7)
     }
     said = capsys.readouterr().out
     assert "4 captions written, 1 left out by their flags, 4 left out by --where" in said
     assert "1 captions have no score, for which --where asks, and are left out: 9.jpg" in said
+    assert "no raw" not in said
 
 
 @pytest.mark.parametrize("name", ["csv", "parquet", "json", "txt", "caption", "imagefolder", "webdataset"])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from caption.choose.fields import ANY
+from caption.choose.fields import ANY, Field
 from caption.choose.tokens import Token
 from caption.precision import AFTER_FP16
 
@@ -18,13 +18,17 @@ class Operand(NamedTuple):
     """Attributes:
     of: its value in a row; None: it has none.
     kind: of caption.choose.fields.
-    fixed: it is written out, no field.
+    field: None where it is written out.
     """
 
     of: Callable[[Row], Any]
     kind: str
     token: Token
-    fixed: bool
+    field: Field | None = None
+
+    @property
+    def fixed(self) -> bool:
+        return self.field is None
 
 
 def there(operand: Operand) -> Condition:

@@ -31,6 +31,7 @@ class Expression:
 
     Attributes:
         fields: that it asks for, by name.
+        needed: ... that it compares or looks into, so that a row which lacks one may neither pass nor fail.
         test: whether a row passes; None if that hangs on a value that it has not.
 
     Raises:
@@ -42,6 +43,7 @@ class Expression:
         self._tokens = list(tokens(text, option))
         self._next = self._depth = 0
         self.fields: dict[str, Field] = {}
+        self.needed: dict[str, Field] = {}
         self.test: Condition = self._any_of()
         if self._peek().kind != END:
             raise self._unexpected("and, or, or the end")
@@ -110,6 +112,7 @@ class Expression:
             sign = self._advance()
             right = self._operand()
             self._check_kinds(left, right)
+            self._need(left, right)
             parts.append(conditions.comparison(_ORDERS[sign.value], left, right))
             left = right
         return conditions.all_of(parts) if len(parts) > 1 else parts[0]
@@ -130,6 +133,7 @@ class Expression:
         if not (right.fixed and right.kind == TEXT):
             raise self._wrong(right.token, "is no text in quotes", 'write it as in caption contains "dog"')
         self._check_flag(left, right)
+        self._need(left)
         return conditions.contains(left, right.token.value)
 
     def _matches(self, left: Operand) -> Condition:
@@ -138,6 +142,7 @@ class Expression:
             raise self._wrong(left.token, "is no field with a text", 'write it as in caption matches "^A dog"')
         if not (right.fixed and right.kind == TEXT):
             raise self._wrong(right.token, "is no text in quotes", 'write it as in caption matches "^A dog"')
+        self._need(left)
         try:
             return conditions.matches(left, re.compile(right.token.value))
         except (re.error, RecursionError, OverflowError) as error:
@@ -160,6 +165,7 @@ class Expression:
         if right.fixed or right.kind not in (TEXT, LIST, ANY) or left.kind not in (TEXT, ANY):
             raise self._wrong(right.token, "can't hold the value before in", 'write it as in "loop" in flags')
         self._check_flag(right, left)
+        self._need(left, right)
         return conditions.inside(left, right)
 
     def _in_list(self, left: Operand) -> Condition:
@@ -169,11 +175,17 @@ class Expression:
             if not right.fixed:
                 raise self._wrong(right.token, "is a field", "a list in parentheses holds texts and numbers")
             self._check_kinds(left, right)
+            self._need(left)
             parts.append(conditions.comparison(operator.eq, left, right))
             if self._take(SIGN, ")"):
                 return conditions.any_of(parts)
             if not self._take(SIGN, ","):
                 raise self._unexpected(", or )")
+
+    def _need(self, *operands: Operand) -> None:
+        for one in operands:
+            if not one.fixed:
+                self.needed[one.field.name] = one.field
 
     def _check_flag(self, holder: Operand, text: Operand) -> None:
         if holder.kind == LIST and text.fixed and text.token.value not in FLAGS:
@@ -183,7 +195,7 @@ class Expression:
         token = self._peek()
         if token.kind in (NUMBER, TEXT, TRUTH):
             self._advance()
-            return Operand(lambda row: token.value, token.kind, token, True)
+            return Operand(lambda row: token.value, token.kind, token)
         if token.kind != NAME:
             raise self._unexpected("a field, a number or a text in quotes")
         self._advance()
@@ -192,7 +204,7 @@ class Expression:
             own = sorted(set(self._extra) - set(KNOWN))[:_SHOWN]
             raise self._wrong(token, "is no field", f"the fields are {', '.join([*KNOWN, *own])}")
         self.fields[field.name] = field
-        return Operand(field.of, field.kind, token, False)
+        return Operand(field.of, field.kind, token, field)
 
     # ---- tokens ----
 

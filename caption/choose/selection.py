@@ -124,7 +124,7 @@ class Selection:
                 self.left_out["by --where"] += 1
 
     def _note_unknown(self, row: dict[str, Any]) -> None:
-        fields = [field for field in self._where.fields.values() if field.of(row) is None]
+        fields = [field for field in self._where.needed.values() if field.of(row) is None]
         for name in [field.name for field in fields] or ["values of one kind"]:
             what = f"captions have no {name}, for which --where asks, and are left out"
             self.unknown.setdefault(name, Note(what)).add(row["id"])
