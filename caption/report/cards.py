@@ -44,7 +44,7 @@ class Shown(NamedTuple):
         sets: by which the gallery filters.
         text: the caption, or of a failed image why.
         picture: None where it was not looked for.
-        score: in words; "" if it has none.
+        value, score: its score, and in words; 0 and "" if it has none.
         facts: (name, value) for the one who opens the card.
     """
 
@@ -56,6 +56,7 @@ class Shown(NamedTuple):
     prompt: str
     picture: Thumbnail | Missing | None
     facts: list[tuple[str, str]]
+    value: float
     score: str
 
 
@@ -66,10 +67,9 @@ def shown(card: Card, picture: Thumbnail | Missing | None, scored: dict[str, Any
     flags = [row["error"]] if card.failed else list(row["flags"])
     prompt = name(row.get("prompt_name") or "")
     words = clean(text, letters)
-    said = score(row[SCORE]) if SCORE in row else ""
-    return Shown(
-        name(row["id"]), card.sets, words, card.failed, flags, prompt, picture, facts(row, scored, letters), said
-    )  # fmt: skip
+    value, said = (row[SCORE], score(row[SCORE])) if SCORE in row else (0.0, "")
+    known = facts(row, scored, letters)
+    return Shown(name(row["id"]), card.sets, words, card.failed, flags, prompt, picture, known, value, said)
 
 
 def facts(row: dict[str, Any], scored: dict[str, Any] | None, letters: int) -> list[tuple[str, str]]:
