@@ -145,12 +145,15 @@ class Observer:
         for name in ("host", "pid", "begin", "end", "exit_code", "error"):
             setattr(found, name, run.get(name))
         latest, found.workers = _last_entry(out / STATS, found.run)
-        found.state = state_of(out, bool(record and record.alive), run)
+        found.state = self._state(record, run)
         found.seen = self._seen(record, latest)
         self._add_progress(found, latest)
         if run and found.state != "running":
             found.go_on = _command(found, run, out)
         return found
+
+    def _state(self, record: checkpoint.View | None, run: dict[str, Any]) -> str:
+        return state_of(self._out, bool(record and record.alive), run)
 
     def _seen(self, record: checkpoint.View | None, latest: dict[str, Any]) -> str | None:
         times = [datetime.datetime.fromisoformat(record.time).timestamp()] if record and record.time else []

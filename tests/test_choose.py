@@ -2,6 +2,7 @@
 
 import json
 import operator
+import zlib
 
 import pytest
 from hypothesis import given
@@ -175,24 +176,36 @@ def test_a_text_of_a_table_that_is_a_number_can_choose_the_best():
 # ---- scores ----
 
 
+def scored(job, rows, names=()):
+    """The rows with what the folder's scores say of them."""
+    Scores(job.out, names).add_to(rows)
+    return [{name: one.get(name) for name in ("score", *(f"parts.{name}" for name in names))} for one in rows]
+
+
 def test_the_last_score_of_an_id_counts_and_half_a_row_is_none_yet(tmp_path):
     job = Job(tmp_path)
     ids = [f"{place:03}" for place in range(300)]
     job.score(*[(id, 0.5, {"p": 1.0}) for id in ids])
     job.score(*[(id, int(id), {"q": "text", "p": None}) for id in ids[::2]], torn=b'{"id": "000", "sc')
-    scores = Scores(job.out, ["p", "q"])
-    found = scores.of([*reversed(ids), "unknown"])
-    assert found["score"].tolist()[:4] == [0.5, 298, 0.5, 296] and len(scores) == 300
-    assert found["parts.p"].tolist()[0] == 1 and found["parts.p"][1] != found["parts.p"][1]
-    assert [str(value) for value in found["score"].tolist()[-2:]] == ["0.0", "nan"]
-    assert scores.rows(["004", "x"]) == {
+    found = scored(job, [row(id) for id in [*reversed(ids), "unknown"]], ["p", "q"])
+    assert found[0] == {"score": 0.5, "parts.p": 1, "parts.q": None}
+    assert found[1] == {"score": 298, "parts.p": None, "parts.q": None}
+    assert [one["score"] for one in found[-3:]] == [0.5, 0, None]
+    assert Scores(job.out).rows(["004", "x"]) == {
         "004": {"id": "004", "score": 4, "parts": {"q": "text", "p": None}, "scorer": "clip"}
     }
 
 
+def test_a_score_of_another_caption_than_the_present_one_does_not_count(tmp_path):
+    job = Job(tmp_path)
+    lines = [{"id": id, "score": 1, "caption_crc32": zlib.crc32("Größe".encode())} for id in "ab"]
+    (job.out / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert scored(job, [row("a", "Größe"), row("b", "Another.")]) == [{"score": 1}, {"score": None}]
+
+
 def test_a_folder_without_scores_has_none_and_a_broken_row_is_named(tmp_path):
     job = Job(tmp_path)
-    assert len(Scores(job.out)) == 0 and str(Scores(job.out).of(["a"])["score"][0]) == "nan"
+    assert scored(job, [row("a")]) == [{"score": None}]
     job.score(("a", 1), torn=b"{}\n")
     job.score(("b", 1))
     with pytest.raises(Damaged, match="no whole row at byte 48"):
@@ -335,7 +348,7 @@ def test_a_crash_between_two_blocks_of_a_choice_leaves_no_trace(tmp_path, monkey
 @pytest.mark.parametrize(
     "words, said",
     [
-        (("one", "--where", "score > 1"), "one has no scores.jsonl: python -m caption.score one writes it"),
+        (("one", "--where", "score > 1"), "one has no scores.jsonl: python -m caption.score one --scorer"),
         (("one", "--best-by", "parts.x"), "has no scores.jsonl"),
         (("one", "--where", "extra.colour == 1 or hue == 1"), "hue (letter 22) is no field"),
         (("one", "two"), "several OUT are for --best-by"),

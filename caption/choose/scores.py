@@ -1,4 +1,4 @@
-"""Scores: ``scores.jsonl`` of an output folder, by the ids of its captions; 24 bytes each and 8 a part."""
+"""Scores: ``scores.jsonl`` of an output folder, by the ids of its captions; 32 bytes each and 8 a part."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from checkpoint.ids import digest
 NAME = "scores.jsonl"
 SCORE = "score"
 PARTS = "parts."  # before the name of a part
+_ANY = -1  # the CRC-32 of a caption, where a row of scores does not say it
 
 
 def parts(row: dict[str, Any]) -> dict[str, float]:
@@ -28,7 +30,8 @@ def parts(row: dict[str, Any]) -> dict[str, float]:
 
 
 class Scores:
-    """What was scored so far. Of an id that stands more than once the last row counts.
+    """What was scored so far. Of an id that stands more than once the last row counts, and of a caption that reads
+    otherwise than the one that was scored, none.
 
     Args:
         out: output folder of a job; one without scores has none.
@@ -37,7 +40,7 @@ class Scores:
     Attributes:
         state: bytes and CRC-32 of what was read: equal ones hold equal scores.
         scorers: how many rows each wrote.
-        columns: the names that ``of`` gives, "score" and "parts.NAME".
+        columns: the names that ``add_to`` gives, "score" and "parts.NAME".
 
     Raises:
         OutputError: the file can't be read.
@@ -49,11 +52,13 @@ class Scores:
         self.state = (0, 0)
         self.scorers: Counter[str] = Counter()
         self.columns = (SCORE, *(PARTS + name for name in names))
-        keys, starts = array("Q"), array("Q")
+        keys, starts, captions = array("Q"), array("Q"), array("q")
         values = {column: array("d") for column in self.columns}
         for offset, row in self._rows():
             keys.append(_key(row["id"]))
             starts.append(offset)
+            caption = row.get("caption_crc32")
+            captions.append(caption if isinstance(caption, int) and 0 <= caption < 1 << 32 else _ANY)
             self.scorers[str(row.get("scorer", ""))] += 1
             values[SCORE].append(_number(row.get("score")))
             found = parts(row) if names else {}
@@ -62,25 +67,24 @@ class Scores:
         last = np.frombuffer(keys, np.uint64)[::-1]
         self._keys, places = np.unique(last, return_index=True)  # of equal ones the first, which is the last written
         places = len(last) - 1 - places
+        self._captions = np.frombuffer(captions, np.int64)[places]
         self._starts = np.frombuffer(starts, np.uint64)[places]
         self._values = {column: np.frombuffer(found)[places] for column, found in values.items()}
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def of(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """Of each of the ``columns`` float64 of len(ids); NaN where there is no number."""
-        places, known = self._find(ids)
-        if not len(self):
-            return {column: np.full(len(ids), np.nan) for column in self.columns}
-        return {column: np.where(known, values[places], np.nan) for column, values in self._values.items()}
-
     def add_to(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Puts what is known of each row's id into the row, under the names of the ``columns``."""
-        if not len(self):
-            return
-        for column, values in self.of([row["id"] for row in rows]).items():
-            for row, value in zip(rows, values.tolist()):
+        """Puts what is known of each caption's row into the row, under the names of the ``columns``."""
+        places, known = self._find([row["id"] for row in rows])
+        found = [
+            (row, place)
+            for row, place, caption in zip(compress(rows, known), places[known], self._captions[places[known]].tolist())
+            if caption in (_ANY, zlib.crc32(row["caption"].encode(errors="replace")))
+        ]
+        for column, values in self._values.items():
+            for row, place in found:
+                value = float(values[place])
                 if not math.isnan(value):
                     row[column] = value
 
@@ -102,9 +106,9 @@ class Scores:
 
     def _find(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Places in the arrays, and which of them count."""
-        keys = np.fromiter(map(_key, ids), np.uint64, len(ids))
         if not len(self):
             return np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
+        keys = np.fromiter(map(_key, ids), np.uint64, len(ids))
         places = np.minimum(np.searchsorted(self._keys, keys), len(self) - 1)
         return places, self._keys[places] == keys
 

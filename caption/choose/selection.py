@@ -56,7 +56,7 @@ class Selection:
         asked = {**(self._where.fields if self._where else {}), **({best_by: self._best_by} if best_by else {})}
         self._scored = sorted({field.name for field in asked.values() if field.of_scores})
         if self._scored and not any((out / NAME).exists() for out in outs):
-            raise UsageError(f"{outs[0]} has no {NAME}", f"python -m caption.score {outs[0]} writes it")
+            raise UsageError(f"{outs[0]} has no {NAME}", f"python -m caption.score {outs[0]} --scorer SCORER writes it")
         self.one_an_image = bool(best_by)
         self._names = [os.fspath(out).encode(errors="replace").decode() for out in outs]
         self.added = (*((SCORE, *(name for name in self._scored if name != SCORE)) if self._scored else ()),
