@@ -319,7 +319,16 @@ def test_the_best_model_of_each_image_wins_with_its_own_picture_and_new_rows_cho
     assert export(*words, "jsonl") == 0 and exported(one)["c.png"]["caption"] == "two c"
 
 
-@pytest.mark.parametrize("place", range(4))
+def test_scores_of_several_scorers_do_not_choose_the_best(tmp_path, capsys):
+    one, two = Job(tmp_path, "one").run().add([row("a.jpg")]), Job(tmp_path, "two").run().add([row("a.jpg")])
+    one.score(("a.jpg", 0.3))
+    two.score(("a.jpg", 7), scorer="judge")
+    assert export(one.out, two.out, "--best-by", "score", "--to", "jsonl") == 2
+    assert "several scorers (clip, judge), which do not compare" in capsys.readouterr().err
+    assert export(one.out, two.out, "--best-by", "words", "--where", "score > 0", "--to", "jsonl") == 0
+
+
+@pytest.mark.parametrize("place", range(3))
 def test_a_crash_between_two_blocks_of_a_choice_leaves_no_trace(tmp_path, monkeypatch, place):
     one, two = Job(tmp_path, "one").run(), Job(tmp_path, "two").run()
     ids = [f"{number}.jpg" for number in range(12)]

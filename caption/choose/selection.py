@@ -43,7 +43,6 @@ class Selection:
 
     Raises:
         UsageError: the condition or the field can't be read, or hangs on scores that are not there.
-        OutputError, Damaged: the scores can't be read.
     """
 
     def __init__(self, outs: Sequence[Path], without: frozenset[str] = frozenset(), where: str = "", best_by: str = ""):
@@ -73,10 +72,19 @@ class Selection:
 
     def read(self, committed: Committed) -> str:
         """Reads the scores, and with ``best_by`` all rows. Returns what, if it changes, can change the choice of rows
-        that were looked at before."""
+        that were looked at before.
+
+        Raises:
+            UsageError: the best is to be chosen among scores of several scorers.
+            OutputError, Damaged: the scores can't be read.
+        """
         if self._scored:
             names = [name.removeprefix(PARTS) for name in self._scored if name != SCORE]
             self._scores = [Scores(out, names) for out in self._outs]
+        scorers = sorted({scorer for scores in self._scores for scorer in scores.scorers})
+        if self._best_by and self._best_by.of_scores and len(scorers) > 1:
+            problem = f"the scores are of several scorers ({', '.join(scorers)}), which do not compare"
+            raise UsageError(problem, "score all captions by the same one")
         state = [scores.state for scores in self._scores]
         if self._best_by:
             self._find_best(committed)
