@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import checkpoint
+from caption.choose.selection import Selection
 from caption.commandline import Parser
 from caption.console import complain, say
 from caption.errors import CaptionError, DiskError, OutputError, UsageError
 from caption.guard import FLAGS
-from caption.outputs.export import Export, ExportOptions
+from caption.outputs.export import Export, ExportOptions, Origin
 from caption.outputs.formats import BESIDE, FORMATS
 from caption.process import leave_stopping_to_parent
 from caption.runfile import read_run_file
@@ -52,7 +53,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the captions of OUT in another format. Typed again, it writes what is new.",
         epilog="OUT itself is only read. Files that are not the export's own are never replaced unless told.",
     )
-    parser.add_argument("out", metavar="OUT", type=Path, help="output folder of a run, which may still be at work")
+    parser.add_argument(
+        "outs", metavar="OUT", type=Path, nargs="+", help="output folder of a run, which may still be at work; with "
+        "--best-by also those of other runs on the same images: exports and their place are those of the first",
+    )  # fmt: skip
     parser.add_argument("--to", metavar="FORMAT", required=True, choices=FORMATS, help=f"one of {', '.join(FORMATS)}")
     parser.add_argument("--target", metavar="PATH", type=Path, help="folder to write to (default OUT/exports/FORMAT)")
     parser.add_argument("--beside", action="store_true", help=f"beside the pictures: {', '.join(BESIDE)}")
@@ -62,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--column", default="text", metavar="NAME", help="of the captions in an imagefolder (text)")
     parser.add_argument("--shard-size", metavar="N", type=int, help="rows a file: parquet (50000), webdataset (1000)")
     parser.add_argument("--without", metavar="FLAG,…", default="", help="leave out captions with one of these flags")
+    parser.add_argument(
+        "--where", metavar="CONDITION", default="", help="only captions of which it is true: 'score > 0.3 and not "
+        "flags'; what it may ask stands in caption/choose/README.md",
+    )  # fmt: skip
+    parser.add_argument(
+        "--best-by", metavar="FIELD", default="", help="of each image only the caption with the highest value, among "
+        "all its prompts and all OUT: score, parts.NAME, words, …; of equal ones the first",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="also replace files that are not the export's own")
     parser.add_argument("--follow", action="store_true", help="go on until standard input ends (a run does this)")
     return parser
@@ -70,29 +82,45 @@ def _parser() -> argparse.ArgumentParser:
 def _export(given: argparse.Namespace) -> int:
     if given.follow:
         leave_stopping_to_parent(with_parent=False)
-    export = _open(given)
+    export, selection = _open(given)
     try:
-        read = export.run()
+        export.run()
         while given.follow and not _standard_input_ended():
-            read += export.run()
+            export.run()
         if given.follow:
-            read += export.run()
+            export.run()
         export.finish()
     finally:
         export.close()
     for note in export.format.notes:
         if note.count:
             say(f"Note: {note}.")
-    where = "beside the pictures" if given.beside else given.target or given.out / "exports" / given.to
-    left_out = f", {read - export.written:,} left out by their flags" if read > export.written else ""
+    _tell(selection, given.best_by)
+    where = "beside the pictures" if given.beside else given.target or given.outs[0] / "exports" / given.to
+    left_out = "".join(f", {count:,} left out {why}" for why, count in selection.left_out.items() if count)
     say(f"Export {given.to}: {export.written:,} captions written{left_out}, {where}.")
     return 0
 
 
-def _open(given: argparse.Namespace) -> Export:
-    out = given.out
-    if not (given.follow or (out / "checkpoint" / "checkpoint.json").is_file()):
-        raise OutputError(f"{out} is no output folder of a job", "give the --output of a run")
+def _tell(selection: Selection, best_by: str) -> None:
+    for note in selection.unknown.values():
+        say(f"Note: {note}.")
+    if selection.without_value:
+        say(f"Note: {selection.without_value:,} images have no caption with {best_by}, and are left out.")
+    if len(selection.chosen) > 1:
+        counts = ", ".join(f"{count:,} from {name}" for name, count in selection.chosen.most_common())
+        say(f"Best by {best_by}: {counts}.")
+
+
+def _open(given: argparse.Namespace) -> tuple[Export, Selection]:
+    out = given.outs[0]
+    for one in given.outs:
+        if not (given.follow or (one / "checkpoint" / "checkpoint.json").is_file()):
+            raise OutputError(f"{one} is no output folder of a job", "give the --output of a run")
+    if len(given.outs) > 1 and not given.best_by:
+        raise UsageError("several OUT are for --best-by", "say by what the best is chosen, as --best-by score")
+    if len({one.resolve() for one in given.outs}) < len(given.outs):
+        raise UsageError("one OUT is given twice", "leave it out")
     if given.beside and given.to not in BESIDE:
         raise UsageError(f"--beside is not for {given.to}", f"it is for {', '.join(BESIDE)}")
     if given.beside and given.target:
@@ -105,9 +133,10 @@ def _open(given: argparse.Namespace) -> Export:
     target = given.target or out / "exports" / given.to
     if target.resolve() == out.resolve():
         raise UsageError("--target is OUT itself", "choose another folder: OUT holds what a run reads")
+    selection = Selection(given.outs, without, given.where, given.best_by)
     options = ExportOptions(
-        out, given.image_root or _input(out), target, given.beside, given.column, given.shard_size, given.overwrite,
-        without,
+        [Origin(one, given.image_root or _input(one)) for one in given.outs], target, given.beside, given.column,
+        given.shard_size, given.overwrite, selection.added, selection.one_an_image,
     )  # fmt: skip
     # Exports to different places know nothing of each other.
     place = "beside" if given.beside else str(target.absolute())
@@ -115,7 +144,7 @@ def _open(given: argparse.Namespace) -> Export:
     default = place in ("beside", str((out / "exports" / given.to).absolute()))
     name = given.to + ("-beside" if given.beside else "")
     name += "" if default else f"-{zlib.crc32(os.fsencode(place)):08x}"
-    return Export(options, name, FORMATS[given.to], _PATIENCE if given.follow else 0)
+    return Export(options, name, FORMATS[given.to], selection, _PATIENCE if given.follow else 0), selection
 
 
 def _input(out: Path) -> Path:

@@ -24,7 +24,7 @@ from caption.score.rows import FOLDER as SCORES_FOLDER
 from caption.statsfile import NAME as STATS
 
 _TAIL = 1 << 20  # bytes of stats.jsonl that hold its last entry
-_STOPS = {130: "SIGINT", 143: "SIGTERM"}
+_STOPS = {130: "SIGINT", 143: "SIGTERM"}  # by the exit code of a run that they stopped
 _FINISHED = (0, 3)
 
 
@@ -75,6 +75,40 @@ class JobState:
 
     def as_json(self) -> bytes:
         return orjson.dumps(asdict(self))
+
+
+def state_of(out: Path, alive: bool, run: dict[str, Any]) -> str:
+    """What became of the latest run of a folder: see JobState.state.
+
+    Args:
+        alive: whether a run has it open.
+        run: its entry in run.json, {} if there is none.
+    """
+    if alive:
+        return "running"
+    if not run:
+        return "not begun"
+    if run.get("end"):
+        code = run.get("exit_code")
+        return "finished" if code in _FINISHED else "stopped" if code in _STOPS else "failed"
+    lock = out / "checkpoint" / "lock"
+    # Whether this is the folder that the run wrote into, on its machine: else its lock says nothing.
+    at_home = run.get("host") == socket.gethostname() and run.get("folder") == _text(out.resolve())
+    return "unknown" if not at_home or (lock.exists() and not os.access(lock, os.R_OK)) else "died"
+
+
+def in_words(state: str, exit_code: int | None) -> str:
+    """A state as people read it."""
+    match state:
+        case "stopped":
+            return f"stopped by {_STOPS[exit_code]}"
+        case "failed":
+            return "ended by an error"
+        case "unknown":
+            return "not ended when it was last written"
+        case "not begun":
+            return "no run has begun here"
+    return state
 
 
 class Observer:
@@ -140,21 +174,7 @@ class Observer:
         found.scoring = "running" if view.alive else "finished" if ended else "unfinished"
 
     def _state(self, record: checkpoint.View | None, run: dict[str, Any]) -> str:
-        if record and record.alive:
-            return "running"
-        if not run:
-            return "not begun"
-        if run.get("end"):
-            code = run.get("exit_code")
-            return "finished" if code in _FINISHED else "stopped" if code in _STOPS else "failed"
-        lock = self._out / "checkpoint" / "lock"
-        if not self._at_home(run) or (lock.exists() and not os.access(lock, os.R_OK)):
-            return "unknown"
-        return "died"
-
-    def _at_home(self, run: dict[str, Any]) -> bool:
-        """Whether this is the folder that the run wrote into, on its machine: else its lock says nothing."""
-        return run.get("host") == socket.gethostname() and run.get("folder") == _text(self._out.resolve())
+        return state_of(self._out, bool(record and record.alive), run)
 
     def _seen(self, record: checkpoint.View | None, latest: dict[str, Any]) -> str | None:
         times = [datetime.datetime.fromisoformat(record.time).timestamp()] if record and record.time else []

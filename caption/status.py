@@ -14,7 +14,7 @@ from caption.commandline import Parser
 from caption.console import complain, say
 from caption.errors import CaptionError
 from caption.figures import clock, images_a_second, in_bytes
-from caption.jobstate import JobState, Observer
+from caption.jobstate import JobState, Observer, in_words
 from caption.monitor import GpuLoad
 from caption.snapshot import Snapshot
 
@@ -86,26 +86,24 @@ def describe(state: JobState, columns: int = 80) -> list[str]:
 
 def _headline(state: JobState) -> str:
     run = f"run {state.run} of this folder, process {state.pid} on {state.host}"
+    said = in_words(state.state, state.exit_code)
     match state.state:
         case "running":
             silent = _ago(state.seen) if state.seen else 0.0
             quiet = f"; it has not written for {clock(silent)}" if silent > _SILENT else ""
-            return f"running for {clock(_ago(state.begin))} ({run}){quiet}." if state.begin else "running, just begun."
-        case "finished":
-            return f"finished at {state.end} ({run})."
-        case "stopped":
-            by = {130: "SIGINT", 143: "SIGTERM"}[state.exit_code]
-            return f"stopped by {by} at {state.end} ({run})."
+            return f"{said} for {clock(_ago(state.begin))} ({run}){quiet}." if state.begin else f"{said}, just begun."
+        case "finished" | "stopped":
+            return f"{said} at {state.end} ({run})."
         case "failed":
-            return f"ended by an error at {state.end} ({run}): {state.error or f'exit code {state.exit_code}'}."
+            return f"{said} at {state.end} ({run}): {state.error or f'exit code {state.exit_code}'}."
         case "died":
-            return f"died at {state.seen or state.begin} or soon after ({run}): killed, or the machine went down."
+            return f"{said} at {state.seen or state.begin} or soon after ({run}): killed, or the machine went down."
         case "unknown":
             return (
-                f"not ended when it was last written, at {state.seen or state.begin} ({run}). From here, in a copy or "
+                f"{said}, at {state.seen or state.begin} ({run}). From here, in a copy or "
                 "on another machine, nobody can tell whether it still runs there."
             )
-    return "no run has begun here."
+    return f"{said}."
 
 
 def _progress(state: JobState, columns: int) -> list[str]:

@@ -1,6 +1,7 @@
 """How long a report and a comparison take, their memory and size: ``python scripts/bench_report.py [--rows N]``.
 
-Of made-up rows with captions of 20 to 120 words, a week of statistics of eight GPUs, and 500 drawn pictures.
+Of made-up rows with captions of 20 to 120 words, their scores, a week of statistics of eight GPUs, and 500 drawn
+pictures.
 """
 
 import argparse
@@ -74,6 +75,11 @@ def make_job(out: Path, pictures: Path, rows: int, seed: int) -> None:
                 made[CAPTIONS].append((row["id"], orjson.dumps(row)))
             for name, of in made.items():
                 record.append(name, of)
+    with (out / "scores.jsonl").open("wb") as file:
+        for place in range(rows):
+            score = round(dice.gauss(0.3, 0.05), 4)
+            row = {"id": f"{place // 1000:05}/{place:08}.jpg", "score": score, "parts": {"window 1": score}}
+            file.write(orjson.dumps(row | {"scorer": f"made-up-{seed}"}) + b"\n")
     write_statistics(out / "stats.jsonl", rows)
 
 
@@ -97,7 +103,9 @@ def measure(name: str, page: Path, *words: object) -> None:
     done = subprocess.Popen([sys.executable, "-m", *map(str, words), "--to", page], cwd=ROOT, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(done.pid, 0)
     seconds, size = time.perf_counter() - begin, page.stat().st_size / 1e6 if page.exists() else 0
-    print(f"{name:<8} {seconds:6.1f} s   peak {usage.ru_maxrss / 1024:,.0f} MiB   page {size:.1f} MB   status {status}")
+    busy, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    print(f"{name:<8} {seconds:6.1f} s ({busy:.1f} s of a core)   peak {peak:,.0f} MiB   page {size:.1f} MB")
+    assert status == 0
 
 
 def main() -> None:

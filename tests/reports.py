@@ -59,6 +59,14 @@ class Job:
                 record.append(name, [(one["id"], orjson.dumps(one)) for one in of])
         return self
 
+    def score(self, *rows, scorer="clip", torn=b""):
+        """rows: of (id, score) or (id, score, parts)."""
+        with (self.out / "scores.jsonl").open("ab") as file:
+            for id, score, *parts in rows:
+                row = {"id": id, "score": score, "parts": (parts or [{}])[0], "scorer": scorer}
+                file.write(orjson.dumps(row) + b"\n")
+            file.write(torn)
+
     def picture(self, name, size=(60, 40)):
         noise = np.random.default_rng(len(name)).integers(0, 256, (*size[::-1], 3), np.uint8)
         path = self.input / name

@@ -55,6 +55,42 @@ def test_jobs_with_other_prompts_are_matched_by_image(tmp_path):
     assert found["pairs"].by == "image" and found["pairs"].both == 2
 
 
+def test_two_prompts_of_one_job_are_compared_on_each_image(tmp_path):
+    job = Job(tmp_path).run(fingerprint={"prompts": {"short": "Briefly?", "tags": "Which tags?", "long": "In full?"}})
+    names = ("short", "long", "tags")
+    rows = [row(f"{id}.jpg#{name}", f"{name} {id}", prompt_name=name) for id in "abc" for name in names]
+    rows.append(row("c.jpg#tags~2", "tags again", prompt_name="tags"))
+    job.add(rows, [failure("d.jpg#tags") | {"image": "d.jpg"}]).score(("b.jpg#tags", 2), ("b.jpg#short", 1))
+    found = comparison_content(Folder(job.out, "short"), Folder(job.out, "tags"), 50, None)
+    pairs = found["pairs"]
+    assert (pairs.both, pairs.scored, pairs.higher_b, pairs.only_a, pairs.only_b) == (3, 1, 1, 0, 1)
+    assert (found["a"].captioned, found["b"].failed, found["a"].prompt, found["one_job"]) == (3, 1, "Briefly?", True)
+    texts = {card.id: ("".join(text for text, _ in card.b.text)) for card in found["cards"](100)}
+    assert texts == {f"{id}.jpg#short": f"tags {id}" for id in "abc"}
+    page = tmp_path / "page.html"
+    assert main([str(job.out), "--prompts", "short,tags", "--to", str(page)]) == 0
+    assert "Two prompts on the same images" in page.read_text(encoding="utf-8")
+
+
+def test_scores_stand_beside_each_other_and_say_who_is_ahead(tmp_path):
+    a, b = jobs(tmp_path)
+    ids = [f"{place}.jpg" for place in range(6)]
+    a.add([row(id, f"a {id}") for id in ids], [failure("x.jpg")]).score(*[(id, 0.5) for id in ids[:5]])
+    b.add([row(id, f"b {id}") for id in [*reversed(ids), "x.jpg"]])
+    b.score(("0.jpg", 0.75), ("1.jpg", 0.25), ("2.jpg", 0.5), ("3.jpg", 0), ("5.jpg", 1), ("x.jpg", 1))
+    found = content_of(a, b)
+    pairs = found["pairs"]
+    assert (pairs.scored, pairs.higher_a, pairs.higher_b) == (4, 2, 1)
+    assert ("mean", "0.500", "0.583") in found["score_figures"]
+    shown = {card.id: card for card in found["cards"](100)}
+    assert {id: card.ahead for id, card in shown.items() if card.ahead} == {"0.jpg": -0.25, "1.jpg": 0.25, "3.jpg": 0.5}
+    assert (shown["0.jpg"].a.score, shown["0.jpg"].b.score, shown["4.jpg"].b.score) == ("0.500", "0.750", "")
+    assert "higher score in A" in shown["3.jpg"].sets and "higher score in B" in shown["0.jpg"].sets
+    page = tmp_path / "page.html"
+    assert main([str(a.out), str(b.out), "--to", str(page)]) == 0
+    assert "on <strong>50 %</strong>" in page.read_text(encoding="utf-8")
+
+
 def test_hostile_names_and_captions_are_text_on_this_page_too(tmp_path):
     a, b = hostile_job(tmp_path), hostile_job(tmp_path, "two")
     page = tmp_path / "page.html"
@@ -69,6 +105,10 @@ def test_hostile_names_and_captions_are_text_on_this_page_too(tmp_path):
     "words, said",
     [
         (("one", "one"), "are the same folder"),
+        (("one",), "there is one thing to compare"),
+        (("one", "two", "--prompts", "a,b"), "--prompts is for one OUT"),
+        (("one", "--prompts", "a,a"), "is not two names"),
+        (("one", "--prompts", "a,b"), "has no captions under a prompt 'a'"),
         (("one", "nowhere"), "is no output folder of a job"),
         (("one", "two"), "have no image in common"),
         (("one", "two", "--samples", "999"), "--samples"),

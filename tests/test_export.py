@@ -195,7 +195,7 @@ def test_a_crash_after_writing_and_before_noting_leaves_no_trace(job, monkeypatc
     shutil.rmtree(job.out / "exports" / "txt", ignore_errors=True)
     for path in (job.out / "exports").glob("*.sqlite"):
         path.unlink()
-    monkeypatch.setattr("caption.outputs.export.BLOCK", 3)
+    monkeypatch.setattr("caption.choose.selection.BLOCK", 3)
     calls, note = [], Ledger.note
 
     def dies(self, position, files, **state):

@@ -111,6 +111,24 @@ def test_the_figures_are_those_of_the_rows(tmp_path):
     }
 
 
+def test_scores_are_shown_with_the_captions_at_both_ends(tmp_path):
+    job = Job(tmp_path).run().add([row(f"{place:03}.jpg", prompt_name="ab"[place % 2]) for place in range(200)])
+    job.score(*[(f"{place:03}.jpg", place / 500, {SCRIPT: place}) for place in range(199)], ("gone.jpg", 99))
+    found = content_of(job, 0)
+    tally = found["tally"]
+    assert len(tally.scores) == 199 and tally.scores.mean == pytest.approx(99 / 500)
+    assert tally.prompt_scores["a"].mean == pytest.approx(0.198) and len(tally.prompt_scores["b"]) == 99
+    assert found["score_shares"][::6] == [0, 198 / 500] and found["scorers"] == ["clip"]
+    cards = {card.id: card for card in found["cards"](100)}
+    assert {id for id, card in cards.items() if "lowest score" in card.sets} == {f"{n:03}.jpg" for n in range(24)}
+    highest = {id for id, card in cards.items() if "highest score" in card.sets}
+    assert highest == {f"{place:03}.jpg" for place in range(175, 199)}
+    assert cards["010.jpg"].score == "0.0200" and ("score", "0.0200 by clip") in cards["010.jpg"].facts
+    page = page_of(job)
+    assert "199 captions scored by" in page and "1 have no score" in page and SCRIPT not in page
+    assert 'id="scores"' not in page_of(Job(tmp_path, "without").run().add([row("a.jpg")]))
+
+
 def test_the_same_rows_give_the_same_page(tmp_path):
     job = hostile_job(tmp_path)
     assert page_of(job) == page_of(job)
@@ -123,7 +141,7 @@ def test_rows_beyond_the_commit_do_not_count_and_a_run_may_be_at_work(tmp_path):
         with (job.out / CAPTIONS).open("ab") as file:
             file.write(b'{"id": "torn')
         found = content_of(job)
-        assert found["tally"].captions == 1 and found["job"].folder.state == "a run is at work on it"
+        assert found["tally"].captions == 1 and found["job"].folder.state == "running"
         os.truncate(job.out / CAPTIONS, (job.out / CAPTIONS).stat().st_size - len(b'{"id": "torn'))
     assert content_of(job)["tally"].captions == 2
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from caption.report.charts import histogram, line, time_ticks, top_and_ticks
 from caption.report.counters import Bounded, Sample, Spread, Top
 from caption.report.figures import duration, number, percent
+from caption.report.scored import Scored, score_histogram
 from caption.report.speed import PARTS, advise, where_time_went
 from caption.report.timeline import Timeline
 from caption.report.words import opening, words_of
@@ -50,6 +51,24 @@ def test_the_largest_and_the_quantiles_are_those_of_all(numbers, size):
         shares = (0.05, 0.5, 0.95)
         assert spread.quantiles(shares) == list(np.quantile(numbers, shares, method="inverted_cdf"))
         assert spread.mean == pytest.approx(np.mean(numbers))
+
+
+@pytest.mark.parametrize(
+    "values, first, last",
+    [
+        ([0.3, 0.31, 0.2999, 0.35], "0.298 to 0.3: 25 %", "0.35 to 0.352: 25 %"),
+        ([-2, 3, 3, 10], "-2: 25 %", "10: 25 %"),
+        ([0.5, 0.5], "0 to 1: 100 %", "1 to 2: 0 %"),
+        ([-0.1, 1000.5], "-50 to 0: 50 %", "1000 to 1050: 50 %"),
+        ([1e-9, 2e-9], "1e-09 to 1.05e-09: 50 %", "2e-09 to 2.05e-09: 50 %"),
+    ],
+)
+def test_a_histogram_of_scores_has_a_bar_for_each_and_says_from_where_to_where(values, first, last):
+    scored = Scored()
+    for value in values:
+        scored.add(value)
+    points = [said for _, said in score_histogram({"a": scored}).points]
+    assert (points[0], points[-1]) == (first, last) and 2 <= len(points) <= 40
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from caption.compare import main as compare
 from caption.report.__main__ import main as report
 from tests.browser import browser
-from tests.reports import Job, failure, hostile_job, row
+from tests.reports import HOSTILE, SCRIPT, Job, failure, hostile_job, row
 
 SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
 
@@ -21,9 +21,13 @@ def pages(tmp_path_factory):
     """Reports of a hostile job and of a plain one with 70 captions, and the comparison of the hostile with itself."""
     hostile = tmp_path_factory.mktemp("hostile")
     job, twin = hostile_job(hostile), hostile_job(hostile, "two")
+    for one in (job, twin):
+        scores = [(f"{place} {text[:200]}.png", place, {text: 1}) for place, text in enumerate(HOSTILE)]
+        one.score(*scores, scorer=SCRIPT)
     plain = Job(tmp_path_factory.mktemp("plain")).run()
     plain.picture("000.png")
     rows = [row(f"{place:03}.png", f"The image shows {place} apples.") for place in range(70)]
+    plain.score(*[(f"{place:03}.png", place * 3 % 70 / 7) for place in range(70)])
     plain.add([*rows, row("loop.png", "no no no no", flags=["loop"])], [failure("bad.png")])
     both = hostile / "compare.html"
     assert report([str(job.out)]) == report([str(plain.out)]) == 0
@@ -52,6 +56,16 @@ def opened(chromium, pages):
     for one in context:
         one.close()
     assert problems == []
+
+
+def test_the_gallery_goes_by_score_from_either_end(opened):
+    page = opened("plain")
+    page.locator("#scores button", has_text="lowest").click()
+    assert shown(page) == 24
+    for end, scores in (("low", ["0", "0.143", "0.286"]), ("high", ["3.29", "3.14", "3"])):
+        page.locator("#order").select_option(end)
+        chips = page.locator(".card:visible .chip", has_text="score").all_text_contents()
+        assert chips[:3] == [f"score {score}" for score in scores]
 
 
 def shown(page):

@@ -2,50 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import itertools
-import os
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import orjson
 
-import checkpoint
+from caption.choose.selection import Selection, blocks
 from caption.outputs.archived import Archived
+from caption.outputs.committed import Committed, Row
 from caption.outputs.ledger import Ledger, Position
-from caption.outputs.rows import CAPTIONS
-
-BLOCK = 1000  # rows between two steps of the cursor
-_READ = 1 << 20
-_NAMED = 5  # files named in a note
+from caption.outputs.note import Note
+from caption.outputs.pictures import item_name
 
 
 @dataclass(frozen=True)
-class ExportOptions:
-    """What is exported, and where to.
+class Origin:
+    """Where rows are from.
 
     Attributes:
         out: output folder of the run.
         input: folder from which the rows' images count.
-        target: folder or file to write, as the format wants it.
-        beside: sidecars and metadata stand by the pictures, not in ``target``.
-        column: name of the caption's column (imagefolder).
-        shard_size: rows of one file, of formats in several.
-        overwrite: also files that this export did not write.
-        without: captions with one of these flags are left out.
     """
 
     out: Path
     input: Path
-    target: Path
-    beside: bool = False
-    column: str = "text"
-    shard_size: int | None = None
-    overwrite: bool = False
-    without: frozenset[str] = field(default_factory=frozenset)
 
     @functools.cached_property
     def pictures(self) -> Archived:
@@ -53,33 +37,41 @@ class ExportOptions:
         return Archived(self.out, self.input)
 
 
-class Row(NamedTuple):
-    """A row of ``captions.jsonl``, and where it ends."""
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported, and where to.
 
-    end: Position
-    data: dict[str, Any]
-
-
-class Note:
-    """What could not be written, counted, with the first names.
-
-    Args:
-        what: follows the count.
+    Attributes:
+        origins: of the rows, one an output folder.
+        target: folder or file to write, as the format wants it.
+        beside: sidecars and metadata stand by the pictures, not in ``target``.
+        column: name of the caption's column (imagefolder).
+        shard_size: rows of one file, of formats in several.
+        overwrite: also files that this export did not write.
+        added: fields that the selection adds to rows.
+        one_an_image: no image has more than one row, so files need no prompt in their names.
     """
 
-    def __init__(self, what: str):
-        self._what = what
-        self._names: list[str] = []
-        self.count = 0
+    origins: Sequence[Origin]
+    target: Path
+    beside: bool = False
+    column: str = "text"
+    shard_size: int | None = None
+    overwrite: bool = False
+    added: tuple[str, ...] = ()
+    one_an_image: bool = False
 
-    def add(self, name: str) -> None:
-        self.count += 1
-        if len(self._names) < _NAMED:
-            self._names.append(name)
+    @property
+    def input(self) -> Path:
+        """Of the first folder."""
+        return self.origins[0].input
 
-    def __str__(self) -> str:
-        rest = ", …" if self.count > len(self._names) else ""
-        return f"{self.count:,} {self._what}: {', '.join(self._names)}{rest}"
+    def origin(self, row: Row) -> Origin:
+        return self.origins[row.folder]
+
+    def item_name(self, row: Row) -> str:
+        """What the name of a row's file needs beside that of its picture; mostly ""."""
+        return "" if self.one_an_image else item_name(row.data)
 
 
 class Format(Protocol):
@@ -104,6 +96,7 @@ class Format(Protocol):
 class Export:
     """Args:
     make: the format's class.
+    selection: which rows.
     patience: seconds to wait for another export of this kind.
     """
 
@@ -112,67 +105,50 @@ class Export:
         options: ExportOptions,
         name: str,
         make: Callable[[ExportOptions, Ledger], Format],
+        selection: Selection,
         patience: float = 0,
     ):
-        self._options = options
-        self._path = options.out / CAPTIONS
-        self._ledger = Ledger(options.out / "exports" / f"{name}.sqlite", patience)
-        settings = orjson.dumps([options.column, options.shard_size, sorted(options.without)]).decode()
+        self._outs = [origin.out for origin in options.origins]
+        self._selection = selection
+        self._ledger = Ledger(self._outs[0] / "exports" / f"{name}.sqlite", patience)
+        settings = orjson.dumps([options.column, options.shard_size, *selection.settings]).decode()
         changed = self._ledger.get("settings") not in (None, settings)
         self.format = make(options, self._ledger)
         if changed:
             self._restart()
         self._ledger.note(self._ledger.position, (), settings=settings)
-        self._inode: int | None = None
+        self._files: tuple[int, ...] | None = None
         self._at = self._ledger.position
         self.written = 0
 
-    def run(self) -> int:
-        """Writes what is committed now and was not written; returns how many rows it read."""
-        try:
-            end = checkpoint.read(self._options.out).committed[CAPTIONS].bytes
-        except (FileNotFoundError, KeyError):  # of a run that has only begun
-            return 0
-        if not self._path.exists():
-            return 0
-        read = 0
-        with self._path.open("rb") as file:
-            inode = os.fstat(file.fileno()).st_ino
-            if inode != self._inode:  # the first pass, or rows were withdrawn and the file is another
-                self._inode, self._at = inode, self._ledger.position
-                if _crc32(file, self._at.bytes) != self._at.crc32 or self._at.bytes > end:
+    def run(self) -> None:
+        """Writes what is committed now and was not written."""
+        with contextlib.closing(Committed(self._outs)) as committed:
+            if not committed.files:  # of a run that has only begun
+                return
+            state = self._selection.read(committed)
+            if state != self._ledger.get("chosen from", ""):
+                self._restart()
+                self._ledger.note(Position(), (), **{"chosen from": state})
+                self._files = None
+            if committed.files != self._files:  # the first pass, or rows were withdrawn and the file is another
+                self._files, self._at = committed.files, self._ledger.position
+                if not committed.has(self._at):
                     self._restart()
                     self._at = Position()
-            file.seek(self._at.bytes)
-            while block := list(itertools.islice(self._rows(file, end), BLOCK)):
-                read += len(block)
+            for block in blocks(committed.rows(self._at)):
                 self._at = block[-1].end
-                kept = [row for row in block if not self._options.without.intersection(row.data["flags"])]
+                kept = self._selection.kept(block)
                 self.written += len(kept)
                 self.format.write(kept, self._at)
-        return read
 
     def _restart(self) -> None:
         self._ledger.begin_again()
         self.format.restart()
         self.written = 0
 
-    def _rows(self, file, end: int) -> Iterator[Row]:
-        at = self._at
-        while at.bytes < end and (line := file.readline()):
-            at = Position(at.bytes + len(line), zlib.crc32(line, at.crc32))
-            yield Row(at, orjson.loads(line))
-
     def finish(self) -> None:
         self.format.finish()
 
     def close(self) -> None:
         self._ledger.close()
-
-
-def _crc32(file, length: int) -> int:
-    file.seek(0)
-    crc, left = 0, length
-    while left and (data := file.read(min(left, _READ))):
-        crc, left = zlib.crc32(data, crc), left - len(data)
-    return crc if not left else -1

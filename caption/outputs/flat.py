@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -12,9 +13,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def flat_row(row: dict[str, Any]) -> dict[str, str | int | float]:
-    """All of ``COLUMNS``: flags with | between them, retries and extra as JSON, "" for what the row has not."""
-    return {column: _flat(row.get(column, "")) for column in COLUMNS}
+def flat_row(row: dict[str, Any], added: Sequence[str] = ()) -> dict[str, str | int | float]:
+    """All of ``COLUMNS``, then those ``added``: | between flags, retries and extra as JSON, "" for what it lacks."""
+    return {column: _flat(row.get(column, "")) for column in (*COLUMNS, *added)}
 
 
 def _flat(value: Any) -> str | int | float:

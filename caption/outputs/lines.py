@@ -7,15 +7,16 @@ import io
 import os
 import zlib
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from caption.errors import ItemError, OutputError
 from caption.outputs.archived import ending
-from caption.outputs.export import ExportOptions, Note, Row
+from caption.outputs.committed import Row
+from caption.outputs.export import ExportOptions
 from caption.outputs.flat import COLUMNS, flat_row
 from caption.outputs.ledger import Ledger, Position
+from caption.outputs.note import Note
 from caption.outputs.pictures import link_or_copy, picture_path, relative, write_new
 
 _READ = 1 << 20
@@ -83,7 +84,7 @@ class Lines:
         self._cut(self._file)
 
     def write(self, rows: list[Row], end: Position) -> None:
-        self._append(self._file, b"".join(self.line(row.data) for row in rows))
+        self._append(self._file, b"".join(self.line(row) for row in rows))
         os.fsync(self._file.fileno())
         self._ledger.note(end, (), size=self._size, file_crc32=self._crc)
 
@@ -93,7 +94,7 @@ class Lines:
     def head(self) -> bytes:
         return b""
 
-    def line(self, row: dict[str, Any]) -> bytes:
+    def line(self, row: Row) -> bytes:
         raise NotImplementedError
 
 
@@ -101,7 +102,7 @@ class Jsonl(Lines):
     name = "captions.jsonl"
 
     def line(self, row):
-        return orjson.dumps(row) + b"\n"
+        return orjson.dumps(row.data) + b"\n"
 
 
 class Csv(Lines):
@@ -110,10 +111,10 @@ class Csv(Lines):
     name = "captions.csv"
 
     def head(self):
-        return _csv(COLUMNS)
+        return _csv((*COLUMNS, *self.options.added))
 
     def line(self, row):
-        return _csv(flat_row(row).values())
+        return _csv(flat_row(row.data, self.options.added).values())
 
 
 def _csv(cells) -> bytes:
@@ -131,21 +132,21 @@ class ImageFolder(Lines):
         return (options.input if options.beside else options.target) / self.name
 
     def line(self, row):
-        image = relative(row["image"])
-        source = picture_path(self.options.input, row["image"])
+        name, origin = row.data["image"], self.options.origin(row)
+        image, source = relative(name), picture_path(origin.input, name)
         if image is None:
-            self._outside.add(row["image"])
+            self._outside.add(name)
             return b""
         if not self.options.beside:
             try:
                 if source.is_file():
                     link_or_copy(source, self.path.parent / image)
                 else:
-                    content = self.options.pictures.read(row)
+                    content = origin.pictures.read(row.data)
                     if image.suffix.lower() != (format := ending(str(image), content)):
                         image = image.with_name(image.name + format)
                     write_new(self.path.parent / image, content)
             except (OSError, ItemError):
-                self._unread.add(row["image"])
+                self._unread.add(name)
                 return b""
-        return orjson.dumps({"file_name": str(image), self.options.column: row["caption"]}) + b"\n"
+        return orjson.dumps({"file_name": str(image), self.options.column: row.data["caption"]}) + b"\n"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import orjson
 
+from caption.choose.selection import OUT
 from caption.errors import UsageError
+from caption.outputs.committed import Row
 from caption.outputs.parts import Parts
 
 
@@ -27,13 +29,14 @@ class Parquet(Parts):
              ("tokens", pa.int32()), ("width", pa.int32()), ("height", pa.int32()), ("seed", pa.int64()),
              ("seconds", pa.float64()), ("attempts", pa.int32()), ("flags", pa.list_(pa.string())),
              ("prompt", pa.string()), ("prompt_name", pa.string()), ("raw", pa.string()), ("retries", changes),
-             ("extra", pa.string())]
+             ("extra", pa.string()), *((name, pa.string() if name == OUT else pa.float64()) for name in options.added)]
         )  # fmt: skip
         super().__init__(options, ledger)
 
-    def write_file(self, path: Path, rows: list[dict]) -> None:
+    def write_file(self, path: Path, rows: list[Row]) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 
-        flat = [row | {"extra": orjson.dumps(row["extra"]).decode()} if row.get("extra") else row for row in rows]
+        found = [row.data for row in rows]
+        flat = [row | {"extra": orjson.dumps(row["extra"]).decode()} if row.get("extra") else row for row in found]
         parquet.write_table(pa.Table.from_pylist(flat, self._schema), path)

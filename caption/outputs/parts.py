@@ -7,8 +7,10 @@ import zlib
 from pathlib import Path
 
 from caption.errors import OutputError
-from caption.outputs.export import ExportOptions, Note, Row
+from caption.outputs.committed import Row
+from caption.outputs.export import ExportOptions
 from caption.outputs.ledger import Ledger, Position, Written
+from caption.outputs.note import Note
 
 _READ = 1 << 20
 
@@ -61,7 +63,7 @@ class Parts:
         path = self._path()
         known = self._ledger.file(str(path))
         partial = path.with_name(f".{path.name}.partial")
-        self.write_file(partial, [row.data for row in rows])
+        self.write_file(partial, rows)
         crc = _crc32(partial)
         if path.exists() and not self.options.overwrite:
             there = _crc32(path)
@@ -76,7 +78,7 @@ class Parts:
         os.replace(partial, path)
         return Written(str(path), "", crc)
 
-    def write_file(self, path: Path, rows: list[dict]) -> None:
+    def write_file(self, path: Path, rows: list[Row]) -> None:
         raise NotImplementedError
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import orjson
 
-from caption.outputs.export import ExportOptions, Note, Row
+from caption.outputs.committed import Row
+from caption.outputs.export import ExportOptions
 from caption.outputs.ledger import Ledger, Position, Written
-from caption.outputs.pictures import item_name, picture_path, relative
+from caption.outputs.note import Note
+from caption.outputs.pictures import picture_path, relative
 
 
 class Sidecars:
@@ -36,7 +38,7 @@ class Sidecars:
     def write(self, rows: list[Row], end: Position) -> None:
         files: dict[str, Written] = {}
         for row in rows:
-            path = self._path(row.data)
+            path = self._path(row)
             if path is None:
                 self._outside.add(row.data["image"])
                 continue
@@ -52,14 +54,14 @@ class Sidecars:
             os.sync()  # once for all: the note must not outlive the files in a power cut
         self._ledger.note(end, files.values())
 
-    def _path(self, row: dict[str, Any]) -> Path | None:
-        name = item_name(row)
+    def _path(self, row: Row) -> Path | None:
+        name, image = self._options.item_name(row), row.data["image"]
         ending = f".{name}{self.ending}" if name else self.ending
         if self._options.beside:
-            picture = picture_path(self._options.input, row["image"])
+            picture = picture_path(self._options.origin(row).input, image)
             return picture.with_name(picture.stem + ending)
-        image = relative(row["image"])
-        return self._options.target / image.parent / (image.stem + ending) if image else None
+        place = relative(image)
+        return self._options.target / place.parent / (place.stem + ending) if place else None
 
     def _put(self, path: Path, content: bytes, known: Written | None) -> bool:
         """False if another's file is there."""

@@ -11,9 +11,9 @@ import orjson
 from caption.errors import ItemError
 from caption.image import ENDINGS
 from caption.outputs.archived import ending
+from caption.outputs.committed import Row
 from caption.outputs.flat import flat_row
 from caption.outputs.parts import Parts
-from caption.outputs.pictures import item_name
 
 _SAME = {"jpeg": "jpg", "jfif": "jpg", "tiff": "tif"}  # readers know a field by its ending
 
@@ -24,34 +24,33 @@ class WebDataset(Parts):
     pattern = "{:05}.tar"
     rows_a_part = 1000
 
-    def write_file(self, path: Path, rows: list[dict]) -> None:
+    def write_file(self, path: Path, rows: list[Row]) -> None:
         keys: set[str] = set()
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as shard:
             for row in rows:
                 try:
-                    content = self.options.pictures.read(row)
-                    format = ending(row["image"], content).removeprefix(".")
+                    content = self.options.origin(row).pictures.read(row.data)
+                    format = ending(row.data["image"], content).removeprefix(".")
                 except (OSError, ItemError):
-                    self.missing.add(row["image"])
+                    self.missing.add(row.data["image"])
                     continue
-                key = _key(row, keys)
+                key = _key(row.data["image"], self.options.item_name(row), keys)
                 keys.add(key.lower())
                 for name, data in (
                     (_SAME.get(format, format), content),
-                    ("txt", row["caption"].encode()),
-                    ("json", orjson.dumps(flat_row(row))),
+                    ("txt", row.data["caption"].encode()),
+                    ("json", orjson.dumps(flat_row(row.data, self.options.added))),
                 ):
                     member = tarfile.TarInfo(f"{key}.{name}")
                     member.size = len(data)
                     shard.addfile(member, io.BytesIO(data))
 
 
-def _key(row: dict, taken: set[str]) -> str:
+def _key(image: str, name: str, taken: set[str]) -> str:
     """One that no other row of the shard has: a twin of one stem gets its ending, and a number if need be."""
-    image = PurePosixPath(row["image"])
-    name = item_name(row)
-    named = image.with_suffix("") if image.suffix.lower() in ENDINGS else image
+    path = PurePosixPath(image)
+    named = path.with_suffix("") if path.suffix.lower() in ENDINGS else path
     stem = str(named).lstrip("/") + (f"#{name}" if name else "")
-    choices = [stem, f"{stem}-{image.suffix[1:]}", *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
+    choices = [stem, f"{stem}-{path.suffix[1:]}", *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
     cleaned = (choice.replace(".", "_") for choice in choices)
     return next(choice for choice in cleaned if choice.lower() not in taken)

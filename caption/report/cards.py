@@ -9,15 +9,18 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from caption.choose.scores import PARTS, SCORE, parts
 from caption.console import say
 from caption.outputs.archived import Archived
 from caption.report.figures import number
 from caption.report.folder import Folder
 from caption.report.gallery import Card
+from caption.report.scored import score
 from caption.report.thumbnails import Missing, Thumbnail, thumbnails
 
 ROOM = 5_000_000  # bytes of all pictures of a page
 _TEXT, _NAME = 2000, 300  # letters shown at most of a caption, of a name
+_MOST_PARTS = 20  # of a score
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
 _DIRECTION = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # marks that turn the letters after them
 
@@ -41,6 +44,7 @@ class Shown(NamedTuple):
         sets: by which the gallery filters.
         text: the caption, or of a failed image why.
         picture: None where it was not looked for.
+        value, score: its score, and in words; 0 and "" if it has none.
         facts: (name, value) for the one who opens the card.
     """
 
@@ -52,21 +56,28 @@ class Shown(NamedTuple):
     prompt: str
     picture: Thumbnail | Missing | None
     facts: list[tuple[str, str]]
+    value: float
+    score: str
 
 
-def shown(card: Card, picture: Thumbnail | Missing | None, letters: int) -> Shown:
-    """letters: shown of the caption at most."""
+def shown(card: Card, picture: Thumbnail | Missing | None, scored: dict[str, Any] | None, letters: int) -> Shown:
+    """scored: its row of scores; letters: shown of the caption at most."""
     row = card.row
     text = row.get("message", "no reason was noted") if card.failed else row["caption"]
     flags = [row["error"]] if card.failed else list(row["flags"])
     prompt = name(row.get("prompt_name") or "")
     words = clean(text, letters)
-    return Shown(name(row["id"]), card.sets, words, card.failed, flags, prompt, picture, facts(row, letters))
+    value, said = (row[SCORE], score(row[SCORE])) if SCORE in row else (0.0, "")
+    known = facts(row, scored, letters)
+    return Shown(name(row["id"]), card.sets, words, card.failed, flags, prompt, picture, known, value, said)
 
 
-def facts(row: dict[str, Any], letters: int) -> list[tuple[str, str]]:
-    """What else stands in a row; of long texts half as much as ``letters``."""
+def facts(row: dict[str, Any], scored: dict[str, Any] | None, letters: int) -> list[tuple[str, str]]:
+    """What else stands in a row, and in its row of scores if it has one; of long texts half as much as ``letters``."""
     found = [("image", name(row["image"]))] if row["image"] != row["id"] else []
+    if scored and SCORE in row:
+        found.append(("score", f"{score(row[SCORE])} by {name(scored.get('scorer', 'an unknown scorer'))}"))
+        found += [(name(f"{PARTS}{part}"), score(value)) for part, value in list(parts(scored).items())[:_MOST_PARTS]]
     if "width" in row:
         found.append(("size", f"{row['width']} × {row['height']}"))
     if "tokens" in row:

@@ -94,18 +94,20 @@ def line(kind: str, values: Sequence[float | None], ends: Sequence[float], top: 
     return Series(kind, "".join(f"M{line}" for line in lines), "".join(areas))
 
 
-def histogram(spreads: dict[str, Spread], unit: str) -> Chart | None:
-    """Bars by length, one row of them a spread; the longest half percent share the last bar. None: no numbers.
+def histogram(spreads: dict[str, Spread], unit: str, rest: float = 0.005, step: float = 0.0) -> Chart | None:
+    """Bars by size, one row of them a spread. None: no numbers.
 
     Args:
         spreads: by their class in the style sheet.
         unit: of the numbers, for words: "words".
+        rest: the share of the largest, which stand in the last bar together.
+        step: of values that are no whole numbers: what a 1 in the spreads stands for.
     """
     filled = [spread for spread in spreads.values() if spread.counts]
     if not filled:
         return None
     low = min(min(spread.counts) for spread in filled)
-    high = max(max(spread.quantiles([0.995])[0] for spread in filled), low + 1)
+    high = max(max(spread.quantiles([1 - rest])[0] for spread in filled), low + 1)
     width = max(1, math.ceil(top_and_ticks((high - low + 1) / _MOST_BARS * 4)[1][1]))
     first = low // width * width
     count = (high - first) // width + 1
@@ -121,10 +123,11 @@ def histogram(spreads: dict[str, Spread], unit: str) -> Chart | None:
         begin, end = first + place * width, first + (place + 1) * width - 1
         last = more and place == count - 1
         span = f"{begin:,} or more" if last else f"{begin:,}" if begin == end else f"{begin:,}–{end:,}"
+        span = f"{_value(begin, step)} to {_value(end + 1, step)}" if step else span
         said = " · ".join(percent(values[place]) for values in shares.values())
-        points.append((100 * (place + 0.5) / count, f"{span} {unit}: {said}"))
+        points.append((100 * (place + 0.5) / count, f"{span}{unit and f' {unit}'}: {said}"))
     return Chart(
-        _length_ticks(first, width, count), [Tick(100 * at / top, f"{at:g} %") for at in ticks], points, bars=bars
+        _length_ticks(first, width, count, step), [Tick(100 * at / top, f"{at:g} %") for at in ticks], points, bars=bars
     )
 
 
@@ -145,10 +148,17 @@ def _binned(spread: Spread, first: int, width: int, count: int) -> list[float]:
     return [value / total for value in values]
 
 
-def _length_ticks(first: int, width: int, count: int) -> list[Tick]:
+def _value(steps: int, step: float) -> str:
+    return f"{steps * step:.4g}"
+
+
+def _length_ticks(first: int, width: int, count: int, step: float) -> list[Tick]:
     """Below bars of one number their middle, below wider ones their begin."""
     end = first + width * count
-    step = max(1, math.ceil(top_and_ticks(end - first)[1][1]))
-    begin = math.ceil(first / step) * step
-    offset = 0.5 if width == 1 else 0
-    return [Tick(100 * (at + offset - first) / (end - first), f"{at:,}") for at in range(begin, end, step)]
+    apart = max(1, math.ceil(top_and_ticks(end - first)[1][1]))
+    begin = math.ceil(first / apart) * apart
+    offset = 0.5 if width == 1 and not step else 0
+    return [
+        Tick(100 * (at + offset - first) / (end - first), _value(at, step) if step else f"{at:,}")
+        for at in range(begin, end, apart)
+    ]

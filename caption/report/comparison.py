@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from caption.choose.scores import SCORE, Scores
 from caption.errors import UsageError
 from caption.report import charts
 from caption.report.cards import clean, facts, name, pictures_of
@@ -15,6 +16,7 @@ from caption.report.figures import duration, number, percent
 from caption.report.folder import Folder
 from caption.report.job import Job
 from caption.report.pairs import Keys, Pair, Pairs
+from caption.report.scored import score, score_histogram, with_scores
 from caption.report.thumbnails import Missing, Thumbnail
 from caption.report.words import words_of
 
@@ -36,10 +38,12 @@ class Side(NamedTuple):
     failed: bool
     flags: list[str]
     facts: list[tuple[str, str]]
+    score: str
 
 
 class PairShown(NamedTuple):
-    """A pair on the page; ``difference`` (0 to 1) and ``length`` (letters) are what cards can be ordered by."""
+    """A pair on the page; ``difference`` (0 to 1), ``length`` (letters) and ``ahead`` (the score of A less that of B)
+    are what cards can be ordered by."""
 
     id: str
     sets: list[str]
@@ -48,6 +52,7 @@ class PairShown(NamedTuple):
     picture: Thumbnail | Missing | None
     difference: float
     length: int
+    ahead: float
 
 
 def comparison_content(first: Folder, second: Folder, samples: int, root: Path | None) -> dict[str, Any]:
@@ -58,25 +63,31 @@ def comparison_content(first: Folder, second: Folder, samples: int, root: Path |
         Damaged, OutputError: a folder can't be read.
     """
     a, b = Job(first), Job(second)
+    scores = [Scores(folder.out) for folder in (first, second)]
     keys = {}
-    for letter, job in (("a", a), ("b", b)):
+    for letter, job, of in (("a", a, scores[0]), ("b", b, scores[1])):
         keys[letter], keys[f"failed {letter}"] = Keys(), Keys()
-        for offset, row in job.folder.captions():
+        for offset, row in with_scores(job.folder.captions(), of):
             job.tally.add(row)
             keys[letter].add(offset, row)
         for offset, row in job.folder.failures():
             keys[f"failed {letter}"].add(offset, row)
             job.errors[row["error"]] += 1
-    pairs = Pairs(first, second, keys, samples)
+    pairs = Pairs(first, second, keys, scores, samples)
     if not (pairs.both or pairs.failed_a or pairs.failed_b):
         raise UsageError(f"{first.out} and {second.out} have no image in common", "give two jobs of the same images")
     found = pairs.shown()
     pictures = pictures_of([pair.a for pair, _ in found], first, root)
+    scored = [of.rows([pair[side]["id"] for pair, _ in found]) for side, of in enumerate(scores)]
     return {
+        "one_job": first.out.resolve() == second.out.resolve(),
         "a": a,
         "b": b,
         "pairs": pairs,
         "figures": [(label, value(a), value(b)) for label, value in _FIGURES],
+        "scores": score_histogram({"a": a.tally.scores, "b": b.tally.scores}),
+        "score_figures": [(label, *map(value, (a.tally.scores, b.tally.scores))) for label, value in _SCORE_FIGURES],
+        "scorers": [list(of.scorers) for of in scores],
         "settings": _differing(a, b),
         "histogram": charts.histogram({"a": a.tally.words, "b": b.tally.words}, "words"),
         "alike": charts.histogram({"a": pairs.alike}, "% of the words"),
@@ -85,7 +96,9 @@ def comparison_content(first: Folder, second: Folder, samples: int, root: Path |
         "flags": _side_by_side(a.tally.flags, b.tally.flags, a.captioned, b.captioned),
         "errors": _side_by_side(a.errors, b.errors, a.captioned + a.failed, b.captioned + b.failed),
         "total": len(found),
-        "cards": lambda letters: [_shown(pair, sets, pictures.get(pair.a["id"]), letters) for pair, sets in found],
+        "cards": lambda letters: [
+            _shown(pair, sets, pictures.get(pair.a["id"]), scored, letters) for pair, sets in found
+        ],
         "sets": sizes_of_sets((sets, False) for _, sets in found),
     }  # fmt: skip
 
@@ -105,6 +118,14 @@ _FIGURES = (
     ("tokens a caption, mean", lambda job: number(job.tally.tokens.mean)),
     ("different captions", lambda job: _share(job.tally.texts.different, job.captioned)),
     ("different words", lambda job: ("" if job.tally.vocabulary.complete else "> ") + f"{len(job.tally.vocabulary):,}"),
+)
+
+
+_SCORE_FIGURES = (
+    ("captions with a score", lambda scored: f"{len(scored):,}"),
+    ("mean", lambda scored: score(scored.mean) if len(scored) else "–"),
+    ("standard deviation", lambda scored: score(scored.deviation) if len(scored) else "–"),
+    ("median", lambda scored: score(scored.quantiles([0.5])[0]) if len(scored) else "–"),
 )
 
 
@@ -158,18 +179,31 @@ def _telling(a: Job, b: Job) -> list[tuple[str, float, float]]:
     return [row for row in words if abs(row[1] - row[2]) >= _TELLING_WORD][:_WORDS]
 
 
-def _shown(pair: Pair, sets: list[str], picture: Thumbnail | Missing | None, letters: int) -> PairShown:
-    sides = [_side(pair.a, pair.b, pair.alike, letters), _side(pair.b, pair.a, pair.alike, letters)]
+def _shown(
+    pair: Pair, sets: list[str], picture: Thumbnail | Missing | None, scored: list[dict[str, Any]], letters: int
+) -> PairShown:
+    sides = [
+        _side(row, other, pair.alike, of.get(row["id"]), letters)
+        for row, other, of in ((pair.a, pair.b, scored[0]), (pair.b, pair.a, scored[1]))
+    ]
     length = max(len(row.get("caption", "")) for row in pair[:2])
-    return PairShown(name(pair.a["id"]), sets, *sides, picture, round(1 - pair.alike, 3), length)
+    return PairShown(name(pair.a["id"]), sets, *sides, picture, round(1 - pair.alike, 3), length, pair.ahead)
 
 
-def _side(row: dict[str, Any], other: dict[str, Any], alike: float, letters: int) -> Side:
+def _side(
+    row: dict[str, Any], other: dict[str, Any], alike: float, scored: dict[str, Any] | None, letters: int
+) -> Side:
+    known = facts(row, scored, letters)
     if "caption" not in row:
-        return Side([(clean(row["message"], letters), False)], True, [name(row["error"])], facts(row, letters))
-    text = clean(row["caption"], letters)
+        return Side([(clean(row["message"], letters), False)], True, [name(row["error"])], known, "")
+    text, said = clean(row["caption"], letters), score(row[SCORE]) if SCORE in row else ""
     if not _TELLING <= alike < 1:
-        return Side([(text, False)], False, row["flags"], facts(row, letters))
+        return Side([(text, False)], False, row["flags"], known, said)
+    return Side(_marked(text, other), False, row["flags"], known, said)
+
+
+def _marked(text: str, other: dict[str, Any]) -> list[tuple[str, bool]]:
+    """Its pieces, and whether the other caption lacks that word."""
     known = set(words_of(other["caption"]))
     pieces: list[tuple[str, bool]] = []
     for piece in _PIECE.findall(text):
@@ -178,4 +212,4 @@ def _side(row: dict[str, Any], other: dict[str, Any], alike: float, letters: int
             pieces[-1] = pieces[-1][0] + piece, marked
         else:
             pieces.append((piece, marked))
-    return Side(pieces, False, row["flags"], facts(row, letters))
+    return pieces

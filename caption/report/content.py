@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from caption.choose.scores import Scores
 from caption.guard.trim import strip_preamble
 from caption.report import charts
 from caption.report.cards import pictures_of, shown
@@ -15,6 +16,7 @@ from caption.report.figures import duration, number, percent
 from caption.report.folder import Folder
 from caption.report.gallery import Gallery
 from caption.report.job import Job
+from caption.report.scored import score_histogram, with_scores
 from caption.report.speed import PARTS, advise
 from caption.report.timeline import Bin
 
@@ -33,8 +35,8 @@ def report_content(folder: Folder, samples: int, root: Path | None) -> dict[str,
     Raises:
         Damaged, OutputError: the folder can't be read.
     """
-    job, gallery = Job(folder), Gallery(samples)
-    for _, row in folder.captions():
+    job, gallery, scores = Job(folder), Gallery(samples), Scores(folder.out)
+    for _, row in with_scores(folder.captions(), scores):
         job.tally.add(row)
         gallery.add(row)
     for _, row in folder.failures():
@@ -43,12 +45,16 @@ def report_content(folder: Folder, samples: int, root: Path | None) -> dict[str,
     repeated = folder.repeated(job.tally.texts, _REPEATED)
     cards = gallery.cards(repeated)
     pictures = pictures_of([card.row for card in cards], folder, root)
+    scored = scores.rows([card.row["id"] for card in cards])
     return {
         "job": job,
         "tally": job.tally,
         "speed": speed(job),
         "lengths": length_table({"words": job.tally.words, "letters": job.tally.letters, "tokens": job.tally.tokens}),
         "histogram": charts.histogram({"a": job.tally.words}, "words"),
+        "scores": score_histogram({"a": job.tally.scores}),
+        "scorers": [scorer for scorer, _ in scores.scorers.most_common()],
+        "score_shares": job.tally.scores.quantiles((0, *_SHARES, 1)) if len(job.tally.scores) else [],
         "openings": job.tally.openings(_OPENINGS),
         "stripped": _stripped(job, gallery),
         "words": job.tally.telling_words(_WORDS),
@@ -57,7 +63,9 @@ def report_content(folder: Folder, samples: int, root: Path | None) -> dict[str,
             (error, count, gallery.messages[error].most_common(_MESSAGES)) for error, count in job.errors.most_common()
         ],
         "total": len(cards),
-        "cards": lambda letters: [shown(card, pictures.get(card.row["id"]), letters) for card in cards],
+        "cards": lambda letters: [
+            shown(card, pictures.get(card.row["id"]), scored.get(card.row["id"]), letters) for card in cards
+        ],
         "sets": sizes_of_sets((card.sets, card.failed) for card in cards),
         "runs": job.runs[-_RUNS:],
     }

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import orjson
 
 import checkpoint
+from caption.choose.best import without_prompt
 from caption.errors import Damaged, OutputError
+from caption.jobstate import in_words, state_of
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.runfile import read_run_file
 from caption.sametext import Repeated, Texts, repeated_texts
@@ -26,6 +28,7 @@ class Located(NamedTuple):
 class Folder:
     """Args:
         out: output folder of a job.
+        prompt: only the rows of this one of several prompts; "" takes all.
 
     Attributes:
         counts: committed rows of each row file.
@@ -35,12 +38,12 @@ class Folder:
         notes: sentences about what is missing.
 
     Raises:
-        OutputError: it is no output folder, or can't be read.
+        OutputError: it is no output folder, can't be read, or has no caption under the prompt.
         Damaged: its record is.
     """
 
-    def __init__(self, out: Path):
-        self.out, self.notes = out, []
+    def __init__(self, out: Path, prompt: str = ""):
+        self.out, self.prompt, self.notes = out, prompt, []
         try:
             self._view = checkpoint.read(out)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -57,6 +60,10 @@ class Folder:
             self.fingerprint, self.runs = content["fingerprint"], content["runs"]
         except (OSError, Damaged):
             self.notes.append("run.json is missing or damaged, so settings and speed are not known")
+        if prompt:
+            self.counts = {name: sum(1 for _ in self._rows(name)) for name in self.counts}
+            if not self.counts[CAPTIONS]:
+                raise OutputError(f"{out} has no captions under a prompt {prompt!r}", "name one of its --prompts")
 
     def captions(self) -> Iterator[Located]:
         """The committed rows of ``captions.jsonl``, in its order. Raises Damaged, OutputError."""
@@ -65,11 +72,6 @@ class Folder:
     def failures(self) -> Iterator[Located]:
         """The committed rows of ``failed.jsonl``, in its order. Raises Damaged, OutputError."""
         return self._rows(FAILED)
-
-    def bytes(self, name: str) -> int:
-        """Committed length of a row file."""
-        extent = self._view.committed.get(name)
-        return extent.bytes if extent else 0
 
     def repeated(self, texts: Texts, number: int) -> list[Repeated]:
         """The texts that stand on most images, of all its captions. Raises OutputError."""
@@ -90,7 +92,8 @@ class Folder:
                     row = orjson.loads(line)
                     if not (isinstance(row, dict) and isinstance(row.get("id"), str)):
                         raise ValueError
-                    yield Located(offset, row)
+                    if not self.prompt or without_prompt(row["id"], self.prompt):
+                        yield Located(offset, row)
                     offset += len(line)
         except OSError as error:
             raise OutputError(f"can't read {path}: {error.strerror}", "check that it is there") from error
@@ -119,22 +122,11 @@ class Folder:
 
     @property
     def state(self) -> str:
-        """What became of the latest run, in a few words."""
-        if self.alive:
-            return "a run is at work on it"
-        if not self.runs:
+        """What became of the latest run, in the words of caption.status."""
+        if not (self.runs or self.alive):
             return "no run is known"
-        match self.runs[-1].get("exit_code"):
-            case 0:
-                return "finished"
-            case 3:
-                return "finished with failures"
-            case 130 | 143:
-                return "stopped; the same command goes on"
-            case None:
-                return "the last run has not ended in order; its command goes on"
-            case code:
-                return f"the last run ended with exit code {code}"
+        run = self.runs[-1] if self.runs else {}
+        return in_words(state_of(self.out, self.alive, run), run.get("exit_code"))
 
     @property
     def picture_root(self) -> Path | None:

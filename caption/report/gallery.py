@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from caption.choose.scores import SCORE
 from caption.report.counters import Bounded, Sample, Top
 from caption.sametext import Repeated
 
 RANDOM, LONGEST, SHORTEST, SAME = "random", "longest", "shortest", "same text"
-_EXTREME = 24  # longest, shortest
+LOWEST, HIGHEST = "lowest score", "highest score"
+_EXTREME = 24  # longest, shortest; lowest, highest score
 _EACH_FLAG, _FLAGGED = 12, 72  # rows of one flag, of all
 _EACH_ERROR, _FAILED = 8, 48
 
@@ -20,7 +22,8 @@ class Card:
 
     Attributes:
         row: of captions.jsonl or failed.jsonl.
-        sets: why it is there: random, longest, shortest, same text, a flag, or the class of an error.
+        sets: why it is there: random, longest, shortest, lowest or highest score, same text, a flag, or the class of an
+            error.
         failed: it has no caption.
     """
 
@@ -40,17 +43,21 @@ class Gallery:
     def __init__(self, samples: int):
         self._random = Sample(samples, RANDOM)
         self._longest, self._shortest = Top(_EXTREME), Top(_EXTREME)
+        self._lowest, self._highest = Top(_EXTREME), Top(_EXTREME)
         self._flags: dict[str, Sample] = {}
         self._failed: dict[str, Sample] = {}
         self._same: dict[str, dict] = {}
         self.messages: dict[str, Bounded] = {}
 
     def add(self, row: dict[str, Any]) -> None:
-        """A row of captions.jsonl."""
+        """A row of captions.jsonl, with its score if it has one."""
         length = len(row["caption"])
         self._random.add(row)
         self._longest.add(length, row)
         self._shortest.add(-length, row)
+        if SCORE in row:
+            self._lowest.add(-row[SCORE], row)
+            self._highest.add(row[SCORE], row)
         for flag in row["flags"]:
             if flag not in self._flags:
                 self._flags[flag] = Sample(_EACH_FLAG, flag)
@@ -77,7 +84,10 @@ class Gallery:
 
         for row in sorted(self._random.rows, key=lambda row: row["id"]):
             put(row, RANDOM)
-        for name, top in ((LONGEST, self._longest), (SHORTEST, self._shortest)):
+        extremes = {
+            LOWEST: self._lowest, HIGHEST: self._highest, LONGEST: self._longest, SHORTEST: self._shortest,
+        }  # fmt: skip
+        for name, top in extremes.items():
             for row in top.rows:
                 put(row, name)
         for flag, rows in _shared(self._flags, _FLAGGED):

@@ -62,6 +62,9 @@ class Job:
     @property
     def prompt(self) -> str:
         settings = self.folder.fingerprint
+        if name := self.folder.prompt:
+            texts = settings.get("prompts")
+            return str(texts.get(name, name)) if isinstance(texts, dict) else name
         if prompts := settings.get("prompts"):
             named = ", ".join(prompts) if isinstance(prompts, dict) else str(prompts)
             return f"several: {named}"
@@ -84,7 +87,7 @@ class Job:
                 images, seconds = images + totals["captioned"] + totals.get("failed", 0), seconds + totals["seconds"]
             elif not totals and place in self.timeline.runs:
                 found = self.timeline.runs[place]
-                images, seconds = images + found.images, seconds + found.length
+                images, seconds = images + found.images, seconds + found.working
         return images / seconds if seconds else None
 
     @cached_property

@@ -15,6 +15,7 @@ import checkpoint
 from caption.errors import DiskError, OutputError
 from caption.report.cards import clean, name
 from caption.report.figures import duration, gigabytes, number, percent
+from caption.report.scored import score
 from checkpoint import durable
 
 LARGEST = 9_900_000  # bytes of a page
@@ -43,7 +44,7 @@ def render(template: str, cards: Callable[[int], list], **content: Any) -> bytes
     )
     environment.filters |= {
         "clean": clean, "name": name, "percent": percent, "number": number, "duration": duration,
-        "gigabytes": gigabytes, "count": "{:,}".format,
+        "gigabytes": gigabytes, "count": "{:,}".format, "score": score,
     }  # fmt: skip
     style = Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8"))
     content |= {"style": style, "script": Markup(script), "digest": digest}

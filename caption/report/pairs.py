@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
+from caption.choose.scores import SCORE, Scores
 from caption.errors import OutputError
 from caption.outputs.rows import CAPTIONS
 from caption.report.counters import Sample, Spread, Top
@@ -19,7 +21,9 @@ from checkpoint.ids import digest
 
 DIFFERENT, RANDOM, LONGER_A, LONGER_B = "most different", "random", "longer in A", "longer in B"
 FLAGS_DIFFER, FAILED_ONE, SAME = "flags differ", "failed in one", "same text"
-_DIFFERENT, _LONGER, _OTHERS = 36, 12, 24
+HIGHER_A, HIGHER_B = "higher score in A", "higher score in B"
+_DIFFERENT, _LONGER, _HIGHER, _OTHERS = 36, 12, 18, 24
+_BLOCK = 1000  # pairs whose scores are looked up together
 
 
 class Keys:
@@ -37,10 +41,8 @@ class Keys:
         """uint64 of all rows: "id" or "image"."""
         return np.frombuffer(self._ids if name == "id" else self._images, np.uint64)
 
-    def span(self, place: int, end: int) -> tuple[int, int]:
-        """Offset and length of a row; ``end`` is that of the file."""
-        begin = self._offsets[place]
-        return begin, (self._offsets[place + 1] if place + 1 < len(self._offsets) else end) - begin
+    def offset(self, place: int) -> int:
+        return self._offsets[place]
 
 
 class Pair(NamedTuple):
@@ -52,6 +54,11 @@ class Pair(NamedTuple):
     a: dict[str, Any]
     b: dict[str, Any]
     alike: float
+
+    @property
+    def ahead(self) -> float:
+        """By how much the score of A is higher; 0 where one has none."""
+        return self.a[SCORE] - self.b[SCORE] if SCORE in self.a and SCORE in self.b else 0.0
 
 
 def matches(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -75,16 +82,19 @@ class Pairs:
         only_a, only_b: captions whose image has no row in the other job.
         failed_a, failed_b: images that failed in one and have a caption in the other.
         flags_a, flags_b: by flag, captions that have it where the other's has not.
+        scored: images of which both captions have a score; higher_a, higher_b: ... and that of one is higher.
     """
 
-    def __init__(self, a: Folder, b: Folder, keys: dict[str, Keys], samples: int):
-        """keys: "a", "b" of the captions, "failed a", "failed b" of the failures."""
+    def __init__(self, a: Folder, b: Folder, keys: dict[str, Keys], scores: Sequence[Scores], samples: int):
+        """keys: "a", "b" of the captions, "failed a", "failed b" of the failures; scores: of a and b."""
         self.by = "id" if len(np.intersect1d(keys["a"].by("id"), keys["b"].by("id"))) else "image"
-        self._a, self._b, self._keys = a, b, keys
+        self._a, self._b, self._keys, self._scores = a, b, keys, scores
+        self.scored = self.higher_a = self.higher_b = 0
         self.both = self.same = self.failed_a = self.failed_b = 0
         self.alike = Spread()
         self.flags_a, self.flags_b = Counter(), Counter()
         self._different, self._longer_a, self._longer_b = Top(_DIFFERENT), Top(_LONGER), Top(_LONGER)
+        self._higher_a, self._higher_b = Top(_HIGHER), Top(_HIGHER)
         self._random = Sample(samples, RANDOM)
         self._samples = {name: Sample(_OTHERS, name) for name in (FLAGS_DIFFER, FAILED_ONE, SAME)}
         self._read_pairs()
@@ -94,8 +104,12 @@ class Pairs:
 
     def _read_pairs(self) -> None:
         partners = matches(self._keys["a"].by(self.by), self._keys["b"].by(self.by))
-        for (_, a), b in zip(self._a.captions(), self._rows_of(self._b, self._keys["b"], partners)):
-            if b is not None:
+        rows = zip(self._a.captions(), self._rows_of(self._b, self._keys["b"], partners))
+        pairs = ((a.row, b) for a, b in rows if b is not None)
+        while block := list(itertools.islice(pairs, _BLOCK)):
+            for scores, side in zip(self._scores, zip(*block)):
+                scores.add_to(side)
+            for a, b in block:
                 self._add(a, b)
 
     def _read_failures(self) -> None:
@@ -119,16 +133,15 @@ class Pairs:
         if not (places >= 0).any():
             yield from (None for _ in places)
             return
-        path, end = folder.out / CAPTIONS, folder.bytes(CAPTIONS)
+        path = folder.out / CAPTIONS
         try:
             with path.open("rb") as file:
                 for place in places.tolist():
                     if place < 0:
                         yield None
                         continue
-                    offset, length = keys.span(place, end)
-                    file.seek(offset)
-                    yield orjson.loads(file.read(length))
+                    file.seek(keys.offset(place))
+                    yield orjson.loads(file.readline())
         except (OSError, ValueError) as error:
             raise OutputError(f"{path} was changed while it was read", "try once more") from error
 
@@ -147,6 +160,12 @@ class Pairs:
             self._different.add(1 - pair.alike, pair)
             if longer := len(words[0]) - len(words[1]):
                 (self._longer_a if longer > 0 else self._longer_b).add(abs(longer), pair)
+        if SCORE in a and SCORE in b:
+            self.scored += 1
+            if pair.ahead:
+                higher = pair.ahead > 0
+                self.higher_a, self.higher_b = self.higher_a + higher, self.higher_b + (not higher)
+                (self._higher_a if higher else self._higher_b).add(abs(pair.ahead), pair)
         flags = set(a["flags"]), set(b["flags"])
         if flags[0] != flags[1]:
             self._samples[FLAGS_DIFFER].add(pair)
@@ -161,6 +180,8 @@ class Pairs:
             (RANDOM, self._random.rows),
             (LONGER_A, self._longer_a.rows),
             (LONGER_B, self._longer_b.rows),
+            (HIGHER_A, self._higher_a.rows),
+            (HIGHER_B, self._higher_b.rows),
             *((name, sample.rows) for name, sample in self._samples.items()),
         ):
             for pair in pairs:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from caption.choose.scores import SCORE
+from caption.precision import AFTER_FP16
 from caption.report.counters import Bounded, Spread
+from caption.report.scored import Scored
 from caption.report.words import COMMON, opening, words_of
 from caption.sametext import Texts
 
@@ -19,10 +22,11 @@ class Tally:
     """Attributes:
     captions: rows so far.
     words, letters, tokens: lengths of the captions.
-    flags: how often each was set; flagged: rows with any.
+    flags: how often each was set; flagged: rows with one that is a doubt.
     cut: captions that the token limit ended.
     retried: rows that took more than one attempt; reasons: of their retries.
     prompts: by the name of its prompt, the lengths of the captions in words.
+    scores: of all captions that have one; prompt_scores: by the name of the prompt.
     texts: which captions are equal.
     vocabulary: in how many captions each word stands.
     """
@@ -33,12 +37,14 @@ class Tally:
         self.flags: Counter[str] = Counter()
         self.reasons = Bounded(1000)
         self.prompts: dict[str, Spread] = {}
+        self.scores = Scored()
+        self.prompt_scores: dict[str, Scored] = {}
         self.texts = Texts()
         self.vocabulary = Bounded(_ROOM)
         self._short, self._long = Bounded(_ROOM), Bounded(_ROOM)
 
     def add(self, row: dict[str, Any]) -> list[str]:
-        """Notes one row of ``captions.jsonl``; returns the words of its caption."""
+        """Notes one row of ``captions.jsonl``, with its score if it has one; returns the words of its caption."""
         text = row["caption"]
         words = words_of(text)
         self.captions += 1
@@ -50,7 +56,7 @@ class Tally:
         self._short.update((opening(text, _SHORT),))
         self._long.update((opening(text, _LONG),))
         if row["flags"]:
-            self.flagged += 1
+            self.flagged += any(flag != AFTER_FP16 for flag in row["flags"])
             self.flags.update(row["flags"])
         self.cut += row["finish_reason"] == "length"
         if row["attempts"] > 1:
@@ -58,6 +64,10 @@ class Tally:
         self.reasons.update(change["reason"] for change in row.get("retries", ()))
         if (name := row.get("prompt_name")) and (name in self.prompts or len(self.prompts) < _PROMPTS):
             self.prompts.setdefault(name, Spread()).add(len(words))
+        if SCORE in row:
+            self.scores.add(row[SCORE])
+            if name in self.prompts:
+                self.prompt_scores.setdefault(name, Scored()).add(row[SCORE])
         return words
 
     def openings(self, number: int) -> list[tuple[str, int, list[tuple[str, int]]]]:

@@ -60,13 +60,14 @@ class Run:
 
     Attributes:
         start: seconds of work in all runs before it.
-        length: seconds from its begin to its last entry.
+        length: seconds from its begin to its last entry; working: since its first hand-out.
         images: done or failed in it.
         stages: of each worker, its seconds by stage; see messages.Stats.
     """
 
     start: float = 0.0
     length: float = 0.0
+    working: float = 0.0
     images: int = 0
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -135,6 +136,7 @@ class Timeline:
         self._worked += passed
         run = self.runs[self._place]
         run.length, run.images = run.length + passed, images
+        run.working = float(row.get("seconds") or run.length)
 
     def _begins_run(self, row: dict[str, Any], time: float, images: int) -> bool:
         """Moves on to the run of which this entry is, by its number, else by its time; True if it is its first."""
