@@ -104,7 +104,7 @@ def advise(
     if worst == "start":
         times = f"{len(runs)} runs loaded the model each" if len(runs) > 1 else "the model is loaded once a run"
         return Advice(
-            "Give it more images at once",
+            "Give one run more images",
             f"Starting took {percent(share)} of the time; {times}, so that share shrinks as a run gets longer.",
             gain,
         )
