@@ -2,12 +2,12 @@
 
 import time
 import zlib
-from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
 
-from caption.engine import Adapter, Answer, EngineOptions, NotFound, Request
+from caption.engine import Answer, EngineOptions, NotFound
+from caption.engine.holding import HoldingEngine
 
 
 class NullPreparer:
@@ -33,49 +33,23 @@ class NullPreparer:
 AUTO_SLOTS = 8
 
 
-class NullEngine:
+class NullEngine(HoldingEngine):
     """Answers each request with the text that the preparer put in it, after "null:MS" milliseconds a picture."""
 
-    check_seconds = 0.0
+    usual_slots = AUTO_SLOTS
 
     def __init__(self, options: EngineOptions):
-        self.options = options
+        super().__init__(options)
         try:
             self.seconds = float(options.model.partition(":")[2] or 0) / 1000
         except ValueError:
             raise NotFound(f"{options.model!r} is no model: null:5 takes 5 milliseconds a picture") from None
-        self.held: list[Request] = []
-
-    @property
-    def slots(self) -> int:
-        return self.options.batch_size or AUTO_SLOTS
-
-    @property
-    def free(self) -> int:
-        return self.slots - len(self.held)
-
-    @property
-    def busy(self) -> int:
-        return len(self.held)
-
-    def admit(self, requests: Iterable[Request]) -> None:
-        requests = list(requests)
-        if len(requests) > self.free:
-            raise ValueError(f"{len(requests)} requests for {self.free} free places")
-        self.held += requests
-
-    def adapt(self, adapter: Adapter | None) -> None:
-        """Nothing is computed, so nothing changes."""
 
     def step(self) -> list[Answer]:
         if self.seconds:
             time.sleep(self.seconds * len(self.held))
-        held, self.held = self.held, []
-        texts = ((request.key, request.inputs["text"].tobytes().decode()) for request in held)
+        texts = ((request.key, request.inputs["text"].tobytes().decode()) for request in self.take())
         return [Answer(key, text, "stop", len(text.split())) for key, text in texts]
-
-    def reset(self) -> None:
-        self.held = []
 
     def describe(self) -> dict:
         return {"engine": "null", "milliseconds": self.seconds * 1000}
