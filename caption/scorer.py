@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +41,10 @@ class Scorer:
         return HIGHEST if self.rubric == RUBRIC else None
 
     def find(self, settings: Settings) -> Model:
-        """Its model, downloaded where it is not here yet. Raises ModelNotFound."""
+        """Its model, downloaded where it is not here yet. Raises ModelNotFound, UsageError."""
         if self.kind == REFERENCE:
+            if importlib.util.find_spec("sacrebleu") is None:
+                raise UsageError("the scorer reference needs the package sacrebleu", "pip install sacrebleu")
             return Model(REFERENCE, REFERENCE, "chrF++", 0.0)
         trusted = settings.trust_remote_code, settings.allow_pickled_weights
         return find_model(self.model, settings.revision, *trusted)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("sacrebleu")
+
 import caption.run
 import checkpoint
 from caption.score.__main__ import main

@@ -9,7 +9,6 @@ import orjson
 from PIL import Image
 
 from caption.engine import EngineOptions, Request, Scored
-from caption.engine.errors import DoesNotLoad
 from caption.engine.holding import HoldingEngine
 
 TEXT = "text"
@@ -40,16 +39,14 @@ class ReferencePreparer:
 class ReferenceEngine(HoldingEngine):
     """The score is chrF++ between 0 and 1, against the reference that is nearest; parts: "exact" (0 or 1) and "chrf".
 
-    Exact is meant up to case, spaces and a full stop at the end. Raises DoesNotLoad where sacrebleu is missing.
+    Exact is meant up to case, spaces and a full stop at the end.
     """
 
     usual_slots = 64
 
     def __init__(self, options: EngineOptions):
-        try:
-            from sacrebleu.metrics import CHRF
-        except ImportError as error:
-            raise DoesNotLoad("agreement with references needs sacrebleu: pip install sacrebleu") from error
+        from sacrebleu.metrics import CHRF  # looked for by caption.scorer
+
         super().__init__(options)
         self.chrf = CHRF(word_order=2)
 

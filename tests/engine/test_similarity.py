@@ -99,6 +99,7 @@ def test_a_model_that_only_writes_is_refused_in_one_sentence(checkpoint):
 
 
 def test_agreement_counts_the_nearest_reference_and_is_exact_up_to_case_and_full_stop():
+    pytest.importorskip("sacrebleu")
     asked = options(REFERENCE, scorer=REFERENCE)
     preparer = load_preparer(asked)
     told_of = [("A red dog.", ["a  red dog", "a blue cat"]), ("A red dog.", ["A red dot."]), ("A dog.", ["xyz"])]
