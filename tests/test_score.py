@@ -128,6 +128,8 @@ def test_captions_that_came_or_were_done_again_since_are_scored_and_the_others_a
     assert set(after) == {*before, "new.jpg"}
     assert {id for id in before if after[id] != before[id]} == {"000001.jpg"}
     assert after["000001.jpg"]["caption_crc32"] == zlib.crc32(b"Another.")
+    code, told = score(job.out, *BY_TRUTH, "--retry-failed")
+    assert code == 0 and "0 scored, 1 failed" in told.out and scores(job.out) == after
 
 
 def test_another_scorer_is_refused_until_the_scores_of_the_first_are_taken_out(tmp_path, score):
