@@ -15,12 +15,13 @@ import orjson
 
 from caption.choose.best import Best
 from caption.choose.expression import Expression, parse_field, value_of
-from caption.choose.scores import NAME, PARTS, SCORE, Scores
+from caption.choose.scores import PARTS, SCORE, Scores
 from caption.errors import UsageError
 from caption.outputs.committed import Committed, Row
 from caption.outputs.ledger import Position
 from caption.outputs.note import Note
 from caption.outputs.rows import CAPTIONS
+from caption.score.rows import SCORES
 
 BLOCK = 1000  # rows that are looked at together
 OUT = "out"  # field of a row that says which folder it is from, where there are several
@@ -54,8 +55,9 @@ class Selection:
         self._scores: list[Scores] = []
         asked = {**(self._where.fields if self._where else {}), **({best_by: self._best_by} if best_by else {})}
         self._scored = sorted({field.name for field in asked.values() if field.of_scores})
-        if self._scored and not any((out / NAME).exists() for out in outs):
-            raise UsageError(f"{outs[0]} has no {NAME}", f"python -m caption.score {outs[0]} --scorer SCORER writes it")
+        if self._scored and not any((out / SCORES).exists() for out in outs):
+            remedy = f"python -m caption.score {outs[0]} --scorer SCORER writes it"
+            raise UsageError(f"{outs[0]} has no {SCORES}", remedy)
         self.one_an_image = bool(best_by)
         self._names = [os.fspath(out).encode(errors="replace").decode() for out in outs]
         self.added = (*((SCORE, *(name for name in self._scored if name != SCORE)) if self._scored else ()),
