@@ -297,6 +297,14 @@ def test_the_best_prompt_of_each_image_wins_after_the_condition_and_the_first_of
     assert list(exported(job)) == [f"{place}.jpg#tags" for place in range(4)]
 
 
+def test_of_equal_captions_the_first_prompt_wins_whatever_was_done_first(tmp_path):
+    job = Job(tmp_path).run(fingerprint={"prompts": {"short": "Briefly?", "tags": "Which tags?"}})
+    order = ["a.jpg#tags", "a.jpg#short", "b.jpg#short", "b.jpg#tags"]
+    job.add([row(id, prompt_name=id.partition("#")[2]) for id in order])
+    assert export(job.out, "--to", "jsonl", "--best-by", "words") == 0
+    assert sorted(exported(job)) == ["a.jpg#short", "b.jpg#short"]
+
+
 def test_the_best_model_of_each_image_wins_with_its_own_picture_and_new_rows_choose_anew(tmp_path):
     one, two = Job(tmp_path, "one").run(), Job(tmp_path, "two").run()
     one.picture("b.png")

@@ -1,4 +1,4 @@
-"""Best: which caption of each image has the highest value; 24 bytes a caption."""
+"""Best: which caption of each image has the highest value; 28 bytes a caption."""
 
 from __future__ import annotations
 
@@ -34,18 +34,20 @@ class Best:
     def __init__(self):
         self.beaten = self.without_value = 0
         self._images, self._values, self._places = array("Q"), array("d"), array("Q")
+        self._ranks = array("I")
 
-    def add(self, row: dict[str, Any], place: int, value: float) -> None:
-        """place: of the row, above those before; value: NaN where it has none."""
+    def add(self, row: dict[str, Any], place: int, value: float, rank: int) -> None:
+        """place: above those of rows before; value: NaN where it has none; rank: of equal values the lowest wins."""
         self._images.append(int.from_bytes(digest(image_key(row))[:8], "little"))
         self._values.append(value)
         self._places.append(place)
+        self._ranks.append(rank)
 
     def places(self) -> np.ndarray:
-        """uint64, ascending: of each image's highest value the place; of equal ones the first."""
+        """uint64, ascending: of each image's highest value the place; of equal ones the lowest rank, then the first."""
         images, places = np.frombuffer(self._images, np.uint64), np.frombuffer(self._places, np.uint64)
         values = np.frombuffer(self._values)
-        order = np.lexsort((places, -values, images))  # NaN comes last
+        order = np.lexsort((places, np.frombuffer(self._ranks, np.uint32), -values, images))  # NaN comes last
         begins = np.flatnonzero(np.diff(images[order], prepend=~images[order[:1]]))
         sizes = np.diff(begins, append=len(order))
         valued = ~np.isnan(values[order[begins]])

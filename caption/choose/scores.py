@@ -15,9 +15,9 @@ import numpy as np
 import orjson
 
 from caption.errors import Damaged, OutputError
+from caption.score.rows import SCORES, caption_crc32
 from checkpoint.ids import digest
 
-NAME = "scores.jsonl"
 SCORE = "score"
 PARTS = "parts."  # before the name of a part
 _ANY = -1  # the CRC-32 of a caption, where a row of scores does not say it
@@ -48,7 +48,7 @@ class Scores:
     """
 
     def __init__(self, out: Path, names: Collection[str] = ()):
-        self._path = out / NAME
+        self._out, self._path = out, out / SCORES
         self.state = (0, 0)
         self.scorers: Counter[str] = Counter()
         self.columns = (SCORE, *(PARTS + name for name in names))
@@ -80,7 +80,7 @@ class Scores:
         found = [
             (row, place)
             for row, place, caption in zip(compress(rows, known), places[known], self._captions[places[known]].tolist())
-            if caption in (_ANY, zlib.crc32(row["caption"].encode(errors="replace")))
+            if caption in (_ANY, caption_crc32(row["caption"]))
         ]
         for column, values in self._values.items():
             for row, place in found:
@@ -131,7 +131,7 @@ class Scores:
             raise OutputError(f"can't read {self._path}: {error.strerror}", "check its permissions") from error
         except ValueError as error:
             problem = f"{self._path} has no whole row at byte {offset:,}"
-            raise Damaged(problem, "move it away and score again") from error
+            raise Damaged(problem, f"python -m caption.verify {self._out} tells more") from error
         self.state = offset, crc
 
 

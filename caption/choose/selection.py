@@ -15,15 +15,18 @@ import orjson
 
 from caption.choose.best import Best
 from caption.choose.expression import Expression, parse_field, value_of
-from caption.choose.scores import NAME, PARTS, SCORE, Scores
-from caption.errors import UsageError
+from caption.choose.scores import PARTS, SCORE, Scores
+from caption.errors import Damaged, UsageError
 from caption.outputs.committed import Committed, Row
 from caption.outputs.ledger import Position
 from caption.outputs.note import Note
 from caption.outputs.rows import CAPTIONS
+from caption.runfile import read_run_file
+from caption.score.rows import SCORES
 
 BLOCK = 1000  # rows that are looked at together
 OUT = "out"  # field of a row that says which folder it is from, where there are several
+_PROMPTS = 1 << 16  # more than an image is asked
 _LOOKED = 1000  # rows of a folder in which the names of the input's own fields are looked for
 
 
@@ -54,8 +57,9 @@ class Selection:
         self._scores: list[Scores] = []
         asked = {**(self._where.fields if self._where else {}), **({best_by: self._best_by} if best_by else {})}
         self._scored = sorted({field.name for field in asked.values() if field.of_scores})
-        if self._scored and not any((out / NAME).exists() for out in outs):
-            raise UsageError(f"{outs[0]} has no {NAME}", f"python -m caption.score {outs[0]} --scorer SCORER writes it")
+        if self._scored and not any((out / SCORES).exists() for out in outs):
+            remedy = f"python -m caption.score {outs[0]} --scorer SCORER writes it"
+            raise UsageError(f"{outs[0]} has no {SCORES}", remedy)
         self.one_an_image = bool(best_by)
         self._names = [os.fspath(out).encode(errors="replace").decode() for out in outs]
         self.added = (*((SCORE, *(name for name in self._scored if name != SCORE)) if self._scored else ()),
@@ -92,11 +96,12 @@ class Selection:
         return orjson.dumps(state).decode() if state else ""
 
     def _find_best(self, committed: Committed) -> None:
-        best = Best()
+        best, orders = Best(), _orders(self._outs)
         for block in blocks(committed.rows(Position())):
             for row in self._passing(block):
                 value = value_of(self._best_by, row.data)
-                best.add(row.data, row.end.bytes, math.nan if value is None else value)
+                rank = row.folder * _PROMPTS + orders[row.folder].get(row.data.get("prompt_name", ""), 0)
+                best.add(row.data, row.end.bytes, math.nan if value is None else value, rank)
         self._winners = best.places()
         self.without_value = best.without_value
         self.left_out["as not the best of their image"] = best.beaten
@@ -143,6 +148,18 @@ class Selection:
         if len(self._outs) > 1:
             for row in rows:
                 row.data[OUT] = self._names[row.folder]
+
+
+def _orders(outs: Sequence[Path]) -> list[dict[str, int]]:
+    """Of each folder its prompts by their place among --prompts: rows stand in the order in which they were done."""
+    orders = []
+    for out in outs:
+        try:
+            names = read_run_file(out)["fingerprint"].get("prompts") or ()
+        except (FileNotFoundError, Damaged):
+            names = ()
+        orders.append({name: place for place, name in enumerate(names)})
+    return orders
 
 
 def blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
