@@ -205,7 +205,7 @@ class Coordinator:
                 rows = self._twins.settle(item, self._files.failed, failed_row(item, error, text))
                 failed += rows
                 self.outcome.errors[error] += len(rows)
-                self._per_worker[worker]["failed"] += 1
+                self._per_worker[worker]["failed"] += len(rows)
         if captioned:
             self._append_captions(captioned)
             if not self.outcome.until_first_caption:

@@ -161,7 +161,7 @@ class Dispatcher:
             self._suspects.add_first(held.waiting + held.suspects)
             self._give_back(held.fresh)
             if isinstance(message, Retired):
-                self._schedule.leave(member.name)
+                self._retire(member)
         elif isinstance(message, Loaded):
             if fallback := message.facts.get("fallback"):
                 self._say(f"{member.name}: {fallback}")
@@ -260,6 +260,14 @@ class Dispatcher:
         else:
             for _, group in itertools.groupby(items, adapter_of):
                 self._suspects.add(list(group))
+
+    def _retire(self, member: Member) -> None:
+        """It was one too many; unless all others were given up while it ended."""
+        if self._crew.working:
+            self._schedule.leave(member.name)
+        elif not self.draining:
+            reason = f"no worker can go on (all others were lost while {member.name} was taken off)"
+            self._failure = NoWorkerLeft(reason, self._remedy)
 
     def _give_up(self, member: Member, message: GivenUp) -> None:
         if self.draining:

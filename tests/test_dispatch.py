@@ -2,7 +2,7 @@
 
 import pytest
 
-from caption.crew import Died, GivenUp, Member
+from caption.crew import Died, GivenUp, Member, Retired
 from caption.devices import Seat
 from caption.dispatch import Dispatcher
 from caption.errors import ModelDoesNotLoad, NoWorkerLeft
@@ -107,6 +107,16 @@ def test_a_late_result_of_a_dead_worker_is_dropped_and_its_items_go_to_others():
     assert desk.hear(0, Captioned((result(refs(batch)[0], "late"),))) == []
     [ending] = desk.hear(1, Captioned((result(refs(again)[0]),)))
     assert (ending.worker, ending.result.caption) == ("cpu1", "A cat.")
+
+
+def test_a_worker_that_is_taken_off_while_the_others_are_lost_ends_the_run_with_a_sentence():
+    desk = Desk(20, workers=2)
+    desk.crew.members[0].state = "gone"
+    desk.hear(0, Died("the GPU is lost", True), GivenUp("the GPU is lost", None))
+    desk.crew.members[1].state, desk.crew.working = "left", False
+    desk.hear(1, Retired())
+    with pytest.raises(NoWorkerLeft, match="taken off"):
+        desk.dispatcher.hand_out()
 
 
 @pytest.mark.parametrize(("model_error", "raised"), [(None, NoWorkerLeft), ("DoesNotLoad", ModelDoesNotLoad)])
