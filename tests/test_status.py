@@ -206,7 +206,7 @@ def test_what_is_no_job_or_damaged_is_one_sentence(out, pictures, content, code,
 
 def test_stats_that_are_missing_or_torn_cost_figures_and_nothing_else(pictures, out):
     run(*job(pictures, out, "--limit", 50))
-    (out / "stats.jsonl").write_bytes(b'{"time": 1, "ru')
+    (out / "stats.jsonl").write_bytes(b'{"time": 1, "run": 1}\n5\n[]\n\0\0\n{"time": 1, "ru')
     assert (state(out)["captioned"], state(out)["total"]) == (50, None)
     (out / "stats.jsonl").unlink()
     assert (state(out)["state"], state(out)["total"]) == ("finished", None)
