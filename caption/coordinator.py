@@ -125,6 +125,9 @@ class Coordinator:
     def _start_reading(self) -> bool:
         """Looks for work before any worker is started: a job that is done, or has no input, needs none."""
         while not (self._schedule.pending or self._stop.asked):
+            if self._feed.read:  # what millions that are done, or that fail, take: minutes
+                self._look_after_record()
+                self._lookout.look(self._snapshot)
             if not self._feed.fill(self._schedule, self._sort_out):
                 break
         if self._feed.ended and not self._feed.read:
