@@ -168,8 +168,9 @@ def test_when_no_worker_can_load_the_loop_raises_why_and_so_does_the_next(monkey
 def test_wrong_options_are_refused_before_anything_starts():
     with pytest.raises(TypeError, match="model is the nearest"):
         CaptionPool(modle="null")
-    with pytest.raises(TypeError, match="output"):
-        CaptionPool(model="null", output="out")
+    for name in ("output", "log_file", "metrics_port"):  # which a pool would not look at
+        with pytest.raises(TypeError, match=name):
+            CaptionPool(model="null", **{name: OPTIONS[name].default})
     with pytest.raises(UsageError, match="workers"):
         CaptionPool(model="null", workers=0)
     with pytest.raises(UsageError, match="workers_per_gpu"):
