@@ -91,9 +91,9 @@ class Dispatcher:
         """Gives each worker as much as it should hold.
 
         Raises:
-            ModelNotUsable, ModelDoesNotLoad, NoWorkerLeft: nobody can go on.
+            ModelNotUsable, ModelDoesNotLoad, NoWorkerLeft: nobody can go on, and something is left to do.
         """
-        if self._failure:
+        if self._failure and self.busy:
             raise self._failure
         self._begun = self._begun or self._settings.start == "each" or self._crew.assembled
         hungry = ready = [member for member in self._crew.members if self._begun and member.state == "ready"]

@@ -109,6 +109,15 @@ def test_a_late_result_of_a_dead_worker_is_dropped_and_its_items_go_to_others():
     assert (ending.worker, ending.result.caption) == ("cpu1", "A cat.")
 
 
+def test_the_end_of_the_last_worker_after_the_last_image_is_no_failure():
+    desk = Desk(1, workers=1)
+    [ref] = refs(desk.crew.batches(0)[0])
+    desk.crew.working, desk.crew.members[0].state = False, "gone"
+    desk.hear(0, Captioned((result(ref),)), Died("the GPU is lost", True), GivenUp("the GPU is lost", None))
+    desk.dispatcher.hand_out()
+    assert not desk.dispatcher.busy
+
+
 def test_between_images_that_end_workers_one_that_nobody_suspects_shows_whether_the_seat_is_to_blame():
     desk = Desk(40, workers=1)
     [member] = desk.crew.members
