@@ -7,7 +7,8 @@ import os
 import sys
 from typing import TextIO
 
-LOG = logging.getLogger("caption")  # goes nowhere until caption.log opens a file
+# Of runs: it goes nowhere until caption.log opens a file. What a pool says goes to "caption", and where its user wants.
+LOG = logging.getLogger("caption.run")
 LOG.setLevel(logging.INFO)
 LOG.propagate = False
 LOG.addHandler(logging.NullHandler())

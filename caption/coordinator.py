@@ -125,6 +125,9 @@ class Coordinator:
     def _start_reading(self) -> bool:
         """Looks for work before any worker is started: a job that is done, or has no input, needs none."""
         while not (self._schedule.pending or self._stop.asked):
+            if self._feed.read:  # what millions that are done, or that fail, take: minutes
+                self._look_after_record()
+                self._lookout.look(self._snapshot)
             if not self._feed.fill(self._schedule, self._sort_out):
                 break
         if self._feed.ended and not self._feed.read:
@@ -205,7 +208,7 @@ class Coordinator:
                 rows = self._twins.settle(item, self._files.failed, failed_row(item, error, text))
                 failed += rows
                 self.outcome.errors[error] += len(rows)
-                self._per_worker[worker]["failed"] += 1
+                self._per_worker[worker]["failed"] += len(rows)
         if captioned:
             self._append_captions(captioned)
             if not self.outcome.until_first_caption:

@@ -104,6 +104,11 @@ class Member:
         """It brought a result: earlier deaths no longer count."""
         self._fruitless = 0
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether its workers have died so often without a result in between that the seat may be to blame."""
+        return self._fruitless >= FRUITLESS_DEATHS // 2
+
 
 class Crew:
     """Args:

@@ -91,9 +91,9 @@ class Dispatcher:
         """Gives each worker as much as it should hold.
 
         Raises:
-            ModelNotUsable, ModelDoesNotLoad, NoWorkerLeft: nobody can go on.
+            ModelNotUsable, ModelDoesNotLoad, NoWorkerLeft: nobody can go on, and something is left to do.
         """
-        if self._failure:
+        if self._failure and self.busy:
             raise self._failure
         self._begun = self._begun or self._settings.start == "each" or self._crew.assembled
         hungry = ready = [member for member in self._crew.members if self._begun and member.state == "ready"]
@@ -119,16 +119,27 @@ class Dispatcher:
         free = 2 * slots - self._leases.unstarted(member.name)
         if free <= 0:
             return False
-        if group := self._suspects.take(member.name, working):
-            self._give(member, group, alone=True)
+        want = min(slots, LARGEST_BATCH, free)
+        if member.doubtful:  # its seat, or several images in a row? One that nobody suspects will show
+            want = 1
+            if self._leases.holds(member.name):
+                return False
+        elif self._give_suspects(member, working):
             return True
-        batch = self._schedule.take(member.name, min(slots, LARGEST_BATCH, free), slots, ready)
+        batch = self._schedule.take(member.name, want, slots, ready)
         if not batch:
-            return False
+            return member.doubtful and self._give_suspects(member, working)
         for item in batch:
             self._owners[item.index] = member.name
         self._give(member, batch, alone=False)
         return True
+
+    def _give_suspects(self, member: Member, working: Collection[str]) -> bool:
+        """Gives the worker a group that runs by itself, if there is one for it."""
+        group = self._suspects.take(member.name, working)
+        if group:
+            self._give(member, group, alone=True)
+        return bool(group)
 
     def _give(self, member: Member, items: Sequence[Item], alone: bool) -> None:
         self.first_hand_out = self.first_hand_out or time.monotonic()
@@ -161,7 +172,7 @@ class Dispatcher:
             self._suspects.add_first(held.waiting + held.suspects)
             self._give_back(held.fresh)
             if isinstance(message, Retired):
-                self._schedule.leave(member.name)
+                self._retire(member)
         elif isinstance(message, Loaded):
             if fallback := message.facts.get("fallback"):
                 self._say(f"{member.name}: {fallback}")
@@ -201,7 +212,10 @@ class Dispatcher:
         again = retry.next_try(item, error, self._settings, pixels)
         if again:
             note(f"{item.id} is tried again: {error}: {text}", member.name)
-            self._suspects.add([again])
+            if again.attempts > 1:
+                self._suspects.add_first([[again]])  # to its end, before the seat's deaths are too many
+            else:
+                self._suspects.add([again])
         elif before := self._flags.before(item):
             self._end_with(member, *before)
         else:
@@ -260,6 +274,14 @@ class Dispatcher:
         else:
             for _, group in itertools.groupby(items, adapter_of):
                 self._suspects.add(list(group))
+
+    def _retire(self, member: Member) -> None:
+        """It was one too many; unless all others were given up while it ended."""
+        if self._crew.working:
+            self._schedule.leave(member.name)
+        elif not self.draining:
+            reason = f"no worker can go on (all others were lost while {member.name} was taken off)"
+            self._failure = NoWorkerLeft(reason, self._remedy)
 
     def _give_up(self, member: Member, message: GivenUp) -> None:
         if self.draining:

@@ -21,6 +21,7 @@ from caption.redo import ids_to_redo
 from caption.schedule import make_schedule, stretches, usual_slots
 from caption.settings import Settings
 from caption.sources import Source
+from caption.sources.folder import shown
 from caption.sources.picture import NAMED
 from caption.twins import Twins
 from caption.where import Part
@@ -61,7 +62,7 @@ def dry_run(settings: Settings, fingerprint: dict[str, Any], source: Source, sea
     for reason, names in skipped:
         if names.count:
             more = ", …" if names.count > len(names.first) else ""
-            say(f"Skipped {names.count:,} {reason}: {', '.join(names.first)}{more}")
+            say(f"Skipped {names.count:,} {reason}: {', '.join(map(shown, names.first))}{more}")
     say(f"To do   {_images(plan.todo)}" + (f", {plan.again:,} of them again" if plan.again else ""))
     if plan.todo:
         counts = [end - start for start, end in stretches(plan.todo, len(seats))]

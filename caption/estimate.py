@@ -9,7 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from caption.errors import Damaged
-from caption.figures import clock, images_a_second
+from caption.figures import clock, images_a_second, in_bytes
 from caption.item import Item
 from caption.messages import Result
 from caption.outputs.rows import CAPTIONS, caption_row
@@ -88,6 +88,8 @@ def _rate_of_figures(path: Path) -> Rate | None:
             row = orjson.loads(line)
         except orjson.JSONDecodeError:  # the first was cut, the last may be torn
             continue
+        if not isinstance(row, dict):
+            continue
         if "worker" in row:
             workers.add(row["worker"])
         elif "images" in row:
@@ -96,12 +98,3 @@ def _rate_of_figures(path: Path) -> Rate | None:
     steps = [(seconds, images) for seconds, images in steps if 0 < seconds < _LONGEST_GAP and images >= 0]
     images, seconds = sum(step[1] for step in steps), sum(step[0] for step in steps)
     return Rate(images / seconds, len(workers) or 1, "the latest figures in stats.jsonl") if images else None
-
-
-def in_bytes(count: float) -> str:
-    """As 380 bytes, 1.2 MB, 34 GB."""
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            break
-        count /= 1000
-    return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"

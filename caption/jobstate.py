@@ -216,6 +216,8 @@ def _last_entry(path: Path, run: int) -> tuple[dict[str, Any], list[dict[str, An
             row = orjson.loads(line)
         except orjson.JSONDecodeError:  # torn by a crash, or the first of the tail
             continue
+        if not isinstance(row, dict):
+            continue
         if "worker" in row:
             workers.insert(0, row)
         elif row.get("run") == run:

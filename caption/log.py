@@ -12,7 +12,6 @@ import datetime
 import logging
 import logging.handlers
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def log_into(path: Path, form: str) -> Iterator[None]:
         _end_torn_line(path)
         handler = _Handler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        problem = f"can't write the log file {path}: {error.strerror}"
+        problem = f"can't write the log file {path}: {error.strerror or error}"
         raise OutputError(problem, "choose another --log-file") from error
     handler.setFormatter(_Json() if form == "json" else _Text())
     LOG.addHandler(handler)
@@ -58,6 +57,11 @@ def log_into(path: Path, form: str) -> Iterator[None]:
 
 
 class _Handler(logging.handlers.WatchedFileHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Looking after a file that was moved away can fail, too: its folder is gone, its disk is full."""
+        with contextlib.suppress(OSError):
+            super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
         """A run goes on without its log."""
 
@@ -86,9 +90,10 @@ def _time(record: logging.LogRecord) -> str:
 
 def _end_torn_line(path: Path) -> None:
     """What a power cut left half written must not be glued to the next line."""
-    with path.open("ab+") as file:
-        status = os.fstat(file.fileno())
-        if stat.S_ISREG(status.st_mode) and status.st_size:
+    if not path.is_file():  # none yet, or a pipe, as /dev/stderr can be
+        return
+    with path.open("rb+") as file:
+        if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")

@@ -99,7 +99,8 @@ def _explained(out: Path, error: BaseException, to_come: Callable[[], int]) -> E
     if number in _LIMITS:
         return SystemLimit(f"the system gives no more: {error.strerror}", "use fewer --workers, or raise its limits")
     problem = getattr(error, "strerror", None) or error
-    return DiskError(f"can't go on writing {out}: {problem}", f"mend this and {again}")
+    place = getattr(error, "filename", None) or out
+    return DiskError(f"can't go on writing {place}: {problem}", f"mend this and {again}")
 
 
 def _way_back(out: Path, error: checkpoint.Mismatch) -> str:

@@ -25,7 +25,7 @@ from caption.sources.items import ItemSource
 _OF_RUNS = {
     "input", "output", "limit", "input_format", "image_root", "image_column", "id_column", "details", "skip_existing",
     "dedupe", "prompts", "prompt_weights", "schedule", "format", "checkpoint_every", "retry_failed", "redo", "moved",
-    "strict", "dry_run",
+    "strict", "dry_run", "stats_every", "log_file", "log_format", "metrics_port",
 }  # fmt: skip
 
 
@@ -62,8 +62,8 @@ class CaptionPool:
         model = find_model(
             settings.model, settings.revision, settings.trust_remote_code, settings.allow_pickled_weights
         )
-        precision, memory = Precision(chosen_dtype(settings, seats)), PictureMemory()
         adapters = run_adapters(settings.lora, settings.lora_scale, "")
+        precision, memory = Precision(chosen_dtype(settings, seats)), PictureMemory()
         setup = make_setup(settings, seats, model, precision, adapters, memory.descriptor)
         self._settings, self._memory = settings, memory
         self._thread = PoolThread(settings, seats, setup, precision, memory)

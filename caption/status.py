@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import shutil
 import sys
@@ -47,10 +48,12 @@ def _watch(observer: Observer, json: bool, watch: bool) -> int:
     while True:
         state = observer.look()
         text = state.as_json().decode() if json else "\n".join(describe(state, _columns()))
+        listener = sys.stdout
         if anew:
-            sys.stdout.write(_ANEW)
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.write(_ANEW)
         say(text)
-        if not watch or state.state != "running":
+        if not watch or state.state != "running" or sys.stdout is not listener:  # the pipe or terminal is gone
             return 0
         time.sleep(_WATCH_EVERY)
 

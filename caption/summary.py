@@ -21,6 +21,7 @@ from caption.outputs.rows import CAPTIONS, FAILED
 from caption.schedule import FEW, Rounds, Schedule
 from caption.settings import Settings
 from caption.sources import Source
+from caption.sources.folder import shown
 from caption.stop import StopSignals
 from checkpoint import Record
 
@@ -71,7 +72,8 @@ def shares(schedule: Schedule, counts: Iterable[int], with_ids: bool = False) ->
     """A line a worker: how many images it has to begin with, and the positions of those that it takes first."""
     lines = []
     for name, count in zip(schedule.sizes(), counts):
-        first = [f"{item.index} {item.id}" if with_ids else str(item.index) for item in schedule.first(name, _FIRST)]
+        items = schedule.first(name, _FIRST)
+        first = [f"{item.index} {shown(item.id)}" if with_ids else str(item.index) for item in items]
         images = f"{name:<7} {count:,} image{'' if count == 1 else 's'}"
         costliest = " (the costliest)" if schedule.costly_first(name) else ""
         lines.append(f"{images}, first {', '.join(first)}{costliest}" if first else images)

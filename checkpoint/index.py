@@ -20,7 +20,6 @@ from .state import Extent
 
 RECORD = np.dtype([("first", "<u8"), ("second", "<u8"), ("size", "<u4"), ("crc32", "<u4")])
 SIZE_BITS = 26
-MAX_FILES = 1 << (32 - SIZE_BITS)
 CHUNK = 1 << 20  # records read at once: 24 MiB
 
 _pack = struct.Struct("<16sII").pack

@@ -2,7 +2,7 @@
 
 import pytest
 
-from caption.crew import Died, GivenUp, Member
+from caption.crew import FRUITLESS_DEATHS, Died, GivenUp, Member, Retired
 from caption.devices import Seat
 from caption.dispatch import Dispatcher
 from caption.errors import ModelDoesNotLoad, NoWorkerLeft
@@ -107,6 +107,51 @@ def test_a_late_result_of_a_dead_worker_is_dropped_and_its_items_go_to_others():
     assert desk.hear(0, Captioned((result(refs(batch)[0], "late"),))) == []
     [ending] = desk.hear(1, Captioned((result(refs(again)[0]),)))
     assert (ending.worker, ending.result.caption) == ("cpu1", "A cat.")
+
+
+def test_the_end_of_the_last_worker_after_the_last_image_is_no_failure():
+    desk = Desk(1, workers=1)
+    [ref] = refs(desk.crew.batches(0)[0])
+    desk.crew.working, desk.crew.members[0].state = False, "gone"
+    desk.hear(0, Captioned((result(ref),)), Died("the GPU is lost", True), GivenUp("the GPU is lost", None))
+    desk.dispatcher.hand_out()
+    assert not desk.dispatcher.busy
+
+
+def test_between_images_that_end_workers_one_that_nobody_suspects_shows_whether_the_seat_is_to_blame():
+    desk = Desk(40, workers=1)
+    [member] = desk.crew.members
+    first = desk.crew.batches(0)[0]
+    desk.hear(0, Started(tuple(refs(first)[:4])), Died("it was killed", False))
+    member._fruitless = FRUITLESS_DEATHS // 2
+    before = len(desk.crew.batches(0))
+    desk.dispatcher.hand_out()
+    [control] = desk.crew.batches(0)[before:]
+    assert not control.alone and len(control.items) == 1 and control.items[0] not in first.items[:4]
+    desk.dispatcher.hand_out()
+    assert len(desk.crew.batches(0)) == before + 1  # nothing more until that has ended
+    desk.hear(0, Captioned((result(refs(control)[0]),)))
+    desk.dispatcher.hand_out()
+    assert desk.crew.batches(0)[before + 1].alone
+
+
+def test_suspects_run_on_a_doubtful_seat_where_nothing_else_is_left():
+    desk = Desk(2, workers=1)
+    [batch] = desk.crew.batches(0)
+    desk.hear(0, Started(tuple(refs(batch))), Died("it was killed", False))
+    desk.crew.members[0]._fruitless = FRUITLESS_DEATHS // 2
+    desk.dispatcher.hand_out()
+    assert desk.crew.batches(0)[-1].alone and len(desk.crew.batches(0)) == 2
+
+
+def test_a_worker_that_is_taken_off_while_the_others_are_lost_ends_the_run_with_a_sentence():
+    desk = Desk(20, workers=2)
+    desk.crew.members[0].state = "gone"
+    desk.hear(0, Died("the GPU is lost", True), GivenUp("the GPU is lost", None))
+    desk.crew.members[1].state, desk.crew.working = "left", False
+    desk.hear(1, Retired())
+    with pytest.raises(NoWorkerLeft, match="taken off"):
+        desk.dispatcher.hand_out()
 
 
 @pytest.mark.parametrize(("model_error", "raised"), [(None, NoWorkerLeft), ("DoesNotLoad", ModelDoesNotLoad)])

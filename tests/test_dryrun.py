@@ -7,7 +7,10 @@ import signal
 
 import pytest
 
-from caption import estimate
+from caption import estimate, summary
+from caption.figures import in_bytes
+from caption.item import Item
+from caption.schedule import make_schedule
 from tests.runs import captions, empty_pictures, failures, kill_group, run, start, wait_for_rows
 
 
@@ -158,9 +161,15 @@ def test_the_largest_run_that_ended_tells_the_rate(tmp_path):
     assert estimate.earlier_rate(tmp_path) == (10.0, 2, "the run of A (100 images)")
 
 
+def test_a_file_name_with_a_newline_makes_no_line_of_its_own():
+    schedule = make_schedule("dynamic", ["cpu0"], 8)
+    schedule.extend([Item(0, "a\nFinished: 9.jpg", "", "", 0)])
+    assert summary.shares(schedule, [1], with_ids=True) == r"cpu0    1 image, first 0 a\nFinished: 9.jpg"
+
+
 def test_sizes_in_words():
-    assert [estimate.in_bytes(count) for count in (0, 999, 1200, 34e9, 5e15)] == [
-        "0 bytes", "999 bytes", "1.2 kB", "34 GB", "5000 TB",
+    assert [in_bytes(count) for count in (0, 999, 999.7, 1200, 34e9, 5e15)] == [
+        "0 bytes", "999 bytes", "1.0 kB", "1.2 kB", "34 GB", "5.0 PB",
     ]  # fmt: skip
 
 

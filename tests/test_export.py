@@ -335,6 +335,14 @@ def test_names_of_any_bytes_and_places_outside(tmp_path, capsys):
     assert "../outside.png" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_output_folder_may_have_any_bytes_as_its_name(tmp_path, name):
+    job = Job(tmp_path)
+    job.add("a.png")
+    out = job.out.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    assert [main([str(out), "--to", name]) for _ in range(2)] == [0, 0]
+
+
 def test_another_picture_in_the_place_of_a_link_gets_no_caption(job, capsys):
     place = job.out / "exports" / "imagefolder" / "00.png"
     place.parent.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -73,6 +74,27 @@ def test_a_full_disk_costs_lines_and_nothing_else(capsys):
         say("heard")
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("heard\n", "")
+
+
+def test_a_log_whose_folder_is_taken_away_costs_lines_and_is_begun_anew_when_the_folder_is_back(tmp_path):
+    path = tmp_path / "mount" / "log"
+    with log_into(path, "text"):
+        note("before")
+        path.unlink()
+        path.parent.rmdir()
+        note("lost")
+        path.parent.mkdir()
+        note("after")
+    assert path.read_text().endswith("after\n") and "lost" not in path.read_text()
+
+
+def test_a_pipe_can_be_the_log_as_standard_error_of_a_container_is():
+    reader, writer = os.pipe()
+    with log_into(Path(f"/dev/fd/{writer}"), "text"):
+        note("ready", "gpu0")
+    os.close(writer)
+    with open(reader) as lines:
+        assert lines.read().endswith("INFO    gpu0   ready\n")
 
 
 def test_a_log_that_can_not_be_opened_is_one_sentence(tmp_path):

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import logging
 import os
 import signal
 import subprocess
@@ -133,14 +134,24 @@ def test_one_image_in_place_of_many_is_refused_at_once(pool, one):
         pool.caption(one)
 
 
-def test_a_killed_worker_is_replaced_and_its_images_are_done_again(pool, caplog):
+@pytest.fixture
+def heard():
+    """Messages that reach the handlers of a program that uses a pool (caplog also hears what reaches none)."""
+    messages, handler = [], logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    yield messages
+    logging.getLogger().removeHandler(handler)
+
+
+def test_a_killed_worker_is_replaced_and_its_images_are_done_again(pool, heard):
     captions = []
     for result in pool.caption(names(400)):
         captions.append(result.caption)
         if result.index in (50, 200):
             os.kill(own_workers()[0].pid, signal.SIGKILL)
     assert captions == names(400)
-    assert "SIGKILL" in caplog.text and len(own_workers()) == 2
+    assert "SIGKILL" in "\n".join(heard) and len(own_workers()) == 2
 
 
 @pytest.mark.parametrize(("fault", "error"), [("kill", "WorkerDied"), ("error", "EngineFailed")])
@@ -168,8 +179,9 @@ def test_when_no_worker_can_load_the_loop_raises_why_and_so_does_the_next(monkey
 def test_wrong_options_are_refused_before_anything_starts():
     with pytest.raises(TypeError, match="model is the nearest"):
         CaptionPool(modle="null")
-    with pytest.raises(TypeError, match="output"):
-        CaptionPool(model="null", output="out")
+    for name in ("output", "log_file", "metrics_port"):  # which a pool would not look at
+        with pytest.raises(TypeError, match=name):
+            CaptionPool(model="null", **{name: OPTIONS[name].default})
     with pytest.raises(UsageError, match="workers"):
         CaptionPool(model="null", workers=0)
     with pytest.raises(UsageError, match="workers_per_gpu"):

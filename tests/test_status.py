@@ -1,5 +1,7 @@
 """Status: each state that a folder can be in, the figures of its rows, and that looking changes and hinders nothing."""
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -10,10 +12,10 @@ import time
 
 import pytest
 
-from caption.jobstate import Observer, to_go_on
+from caption.jobstate import JobState, Observer, to_go_on
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.rowcounts import RowCounts
-from caption.status import describe
+from caption.status import _watch, describe
 from tests.runs import ROOT, command, empty_pictures, environment, kill_group, run, start, wait_for_rows
 
 PICTURES = 25_000
@@ -186,6 +188,30 @@ def test_watching_ends_with_the_run_and_shows_each_look(pictures, out):
     assert counts == sorted(counts)
 
 
+class Gone(io.StringIO):
+    """A terminal that was closed: every write fails."""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+class Running:
+    """A job that never ends."""
+
+    def look(self):
+        return JobState("out", state="running")
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_watching_ends_when_nobody_listens_any_more(monkeypatch, json):
+    monkeypatch.setattr(sys, "stdout", Gone())
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it goes on for nobody"))
+    assert _watch(Running(), json, watch=True) == 0
+
+
 @pytest.mark.parametrize("content, code, words", [
     (None, 2, "is no output folder"),
     ("empty", 2, "is no output folder"),
@@ -206,7 +232,7 @@ def test_what_is_no_job_or_damaged_is_one_sentence(out, pictures, content, code,
 
 def test_stats_that_are_missing_or_torn_cost_figures_and_nothing_else(pictures, out):
     run(*job(pictures, out, "--limit", 50))
-    (out / "stats.jsonl").write_bytes(b'{"time": 1, "ru')
+    (out / "stats.jsonl").write_bytes(b'{"time": 1, "run": 1}\n5\n[]\n\0\0\n{"time": 1, "ru')
     assert (state(out)["captioned"], state(out)["total"]) == (50, None)
     (out / "stats.jsonl").unlink()
     assert (state(out)["state"], state(out)["total"]) == ("finished", None)

@@ -18,6 +18,7 @@ from caption.outputs.flat import COLUMNS, flat_row
 from caption.outputs.ledger import Ledger, Position
 from caption.outputs.note import Note
 from caption.outputs.pictures import link_or_copy, picture_path, relative, write_new
+from caption.sources.folder import shown
 
 _READ = 1 << 20
 
@@ -55,7 +56,7 @@ class Lines:
 
     def _is_ours(self) -> bool:
         """What a crash has left behind the part that is noted counts as ours, and is cut."""
-        if self._ledger.get("path") != str(self.path) or not self.path.exists():
+        if self._ledger.get("path") != shown(self.path) or not self.path.exists():
             return False
         crc, left = 0, self._size
         with self.path.open("rb") as file:
@@ -65,7 +66,7 @@ class Lines:
 
     def _begin_file(self) -> None:
         self._size = self._crc = 0
-        self._ledger.note(Position(), (), size=0, file_crc32=0, path=str(self.path))
+        self._ledger.note(Position(), (), size=0, file_crc32=0, path=shown(self.path))
 
     def _cut(self, file) -> None:
         file.truncate(self._size)

@@ -39,4 +39,5 @@ class Parquet(Parts):
 
         found = [row.data for row in rows]
         flat = [row | {"extra": orjson.dumps(row["extra"]).decode()} if row.get("extra") else row for row in found]
-        parquet.write_table(pa.Table.from_pylist(flat, self._schema), path)
+        with path.open("wb") as file:  # it takes no name that is not UTF-8
+            parquet.write_table(pa.Table.from_pylist(flat, self._schema), file)

@@ -209,10 +209,11 @@ class TestARun:
         assert checked.returncode == 0, checked.stdout
         assert "4 images = 2 captioned + 2 failed" in checked.stdout
 
-    def test_a_manifest_of_broken_rows_only_ends_without_a_worker(self, tmp_path):
-        done = run(write(tmp_path / "rows.jsonl", "x\ny\n"), "--output", tmp_path / "out", "--model", "null")
+    def test_a_manifest_of_broken_rows_only_ends_without_a_worker_and_shows_how_far_it_is(self, tmp_path):
+        done = run(write(tmp_path / "rows.jsonl", "x\n" * 5000), "--output", tmp_path / "out", "--model", "null")
         assert done.returncode == 3
-        assert len(failures(tmp_path / "out")) == 2
+        assert len(failures(tmp_path / "out")) == 5000
+        assert "4,096/" in done.stderr and "4,096 failed" in done.stderr
 
     def test_standard_input(self, tmp_path):
         write(tmp_path / "a.jpg", "x")
