@@ -26,6 +26,7 @@ class Item(NamedTuple):
         prompt: the item's own prompt, or None for the run's.
         max_pixels: the item's own pixel budget in a further try, or None for the run's.
         max_new_tokens: the item's own limit, or None for the run's.
+        penalty: a factor on the run's repetition penalty, in a further try.
         attempts: how often it has been tried before.
         retries: one entry for each of those tries.
         extra: further fields that are carried to the row.
@@ -52,3 +53,4 @@ class Item(NamedTuple):
     prompt_name: str | None = None
     fault: tuple[str, str] | None = None
     cost: float = 0.0
+    penalty: float = 1.0

@@ -12,6 +12,7 @@ from caption.settings import Settings
 # From this failure on, each further try has half the pixels.
 _SMALLER = {"OutOfMemory": 0, "NoScore": 0, "EngineFailed": 1}
 _SEED_STEP = 2**40  # beyond the seeds of all other images
+_PENALTY_STEP = 1.1  # 1.1, 1.21, 1.33: 1.2 ends most loops, and a text under a much larger one goes astray
 
 
 def next_try(item: Item, error: str, settings: Settings, pixels: int = 0) -> Item | None:
@@ -38,7 +39,8 @@ def next_flagged_try(
     """The item for its next try because of a flag of its caption, or None if no flag asks for one, or for no more.
 
     Something that matters must be different: a cut caption may be twice as long, a sampled one gets another seed, a
-    greedy one fewer pixels. What is different depends on earlier flags only, so a crash does not change it.
+    greedy one that loops a larger repetition penalty, another greedy one fewer pixels. What is different depends on
+    earlier flags only, so a crash does not change it.
 
     Args:
         actions: what is done with each flag.
@@ -53,6 +55,9 @@ def next_flagged_try(
     if settings.temperature > 0:
         seed = item.seed + _SEED_STEP
         return _again(item, flag, f"seed {item.seed} -> {seed}", seed=seed)
+    if flag == "loop":
+        before, after = item.penalty, round(item.penalty * _PENALTY_STEP, 3)
+        return _again(item, flag, f"repetition_penalty times {before:g} -> times {after:g}", penalty=after)
     return _fewer_pixels(item, flag, settings, pixels, 3 / 4)
 
 
@@ -66,6 +71,6 @@ def _fewer_pixels(item: Item, reason: str, settings: Settings, pixels: int, shar
     return _again(item, reason, f"max_pixels {before} -> {after}", max_pixels=after)
 
 
-def _again(item: Item, reason: str, changed: str, **different: int) -> Item:
+def _again(item: Item, reason: str, changed: str, **different: float) -> Item:
     retries = (*item.retries, Change(reason, changed))
     return item._replace(attempts=item.attempts + 1, retries=retries, **different)

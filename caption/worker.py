@@ -307,7 +307,10 @@ class Worker:
             self._inside[prepared.ref] = _Inside(prepared.width, prepared.height, now)
         items = [self._items[prepared.ref] for prepared in group]
         self._engine.admit(
-            [Request(one.ref, one.inputs, item.seed, item.max_new_tokens) for one, item in zip(group, items)]
+            [
+                Request(one.ref, one.inputs, item.seed, item.max_new_tokens, item.penalty)
+                for one, item in zip(group, items)
+            ]
         )
 
     def _survive(self, error: Exception) -> None:

@@ -22,10 +22,19 @@ def tries(flags, item=ITEM, actions=RETRY_ALL, pixels=800, **options):
 
 
 def test_a_greedy_caption_is_tried_again_with_fewer_pixels_each_time():
-    made = tries(["loop"], max_retries=2)
+    made = tries(["empty"], max_retries=2)
     assert [item.max_pixels for item in made] == [600, 450]
-    assert made[-1].retries == (Change("loop", "max_pixels 800 -> 600"), Change("loop", "max_pixels 600 -> 450"))
+    assert made[-1].retries == (Change("empty", "max_pixels 800 -> 600"), Change("empty", "max_pixels 600 -> 450"))
     assert (made[-1].seed, made[-1].attempts) == (49, 2)
+
+
+def test_a_greedy_loop_is_tried_again_with_a_larger_repetition_penalty_each_time():
+    made = tries(["loop"], max_retries=3)
+    assert [item.penalty for item in made] == [1.1, 1.21, 1.331]
+    assert [change.changed for change in made[1].retries] == [
+        "repetition_penalty times 1 -> times 1.1", "repetition_penalty times 1.1 -> times 1.21"
+    ]  # fmt: skip
+    assert made[-1].max_pixels is None and made[-1].seed == 49
 
 
 def test_a_sampled_caption_gets_another_seed_that_no_other_image_has():
@@ -51,7 +60,7 @@ def test_failures_and_flags_are_counted_apart_so_that_a_crash_changes_no_caption
     settings = Settings(max_retries=1, max_pixels=1000)
     died = next_try(ITEM, "WorkerDied", settings)
     again = next_flagged_try(died, ["loop"], RETRY_ALL, settings, 800)
-    assert again.max_pixels == tries(["loop"], max_retries=1)[0].max_pixels and again.attempts == 2
+    assert again.penalty == tries(["loop"], max_retries=1)[0].penalty and again.attempts == 2
     assert next_try(again, "WorkerDied", settings) is None
     flagged = tries(["loop"], max_retries=1)[0]
     assert next_try(flagged, "WorkerDied", settings) is not None

@@ -10,8 +10,10 @@ import pytest
 import caption.engine
 import caption.pulse
 from caption.engine import Answer, DoesNotFit, NotFound, Refusal
+from caption.item import Item
 from caption.messages import (
     Adapted,
+    Batch,
     Broken,
     Captioned,
     Drain,
@@ -83,6 +85,14 @@ def test_the_way_from_hello_to_left(bench, with_engine):
     assert bench.sent(Loaded)[0].facts == {"engine": "fake"}
     results = [(one.ref, one.caption, one.tokens, one.flags) for one in bench.sent(Captioned)[0].results]
     assert results == [(ref, f"picture {ref}.", 2, ()) for ref in refs]
+
+
+def test_what_an_item_asks_for_itself_reaches_the_engine(bench, with_engine, monkeypatch):
+    engine, seen = with_engine(), []
+    monkeypatch.setattr(engine, "admit", lambda requests, admit=engine.admit: (seen.extend(requests), admit(requests)))
+    bench.channel.send(Batch(1, (Item(0, "x", "x", "/nowhere", 7, max_new_tokens=5, penalty=1.21),), False))
+    bench.finish()
+    assert [(one.seed, one.max_new_tokens, one.penalty) for one in seen] == [(7, 5, 1.21)]
 
 
 def test_started_is_sent_before_the_engine_sees_the_items(bench, with_engine):

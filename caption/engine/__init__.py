@@ -82,6 +82,7 @@ class Request:
     inputs: "dict[str, np.ndarray | Packed]"
     seed: int
     max_new_tokens: int | None = None  # None: the options' figure
+    penalty: float = 1.0  # a factor on the repetition penalty of the options or the checkpoint
 
 
 @dataclass(frozen=True)

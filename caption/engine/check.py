@@ -16,6 +16,7 @@ from transformers import LogitsProcessorList, MaxLengthCriteria, StoppingCriteri
 from caption.engine import EngineOptions, Request, attention, packing
 from caption.engine.base import Loaded, ModelEngine, load
 from caption.engine.checkpoint import first_line, read_config
+from caption.engine.decoder import Text
 from caption.engine.errors import classify
 from caption.engine.generate import GenerateEngine
 from caption.engine.prompt import Prompter, find_image_token_id
@@ -125,7 +126,7 @@ def difference(engine: SlotEngine, requests: list[Request], expected: list[torch
     for group in engine.grouped(requests):
         places = [len(rows) + 1 + place for place in range(len(group))]
         filled = dataclasses.replace(engine.prefilled(group), ends=())
-        engine.move_in(filled, places, [0] * len(group), [TOKENS] * len(group))
+        engine.move_in(filled, places, [Text(seed=0, limit=TOKENS)] * len(group))
         rows += zip(places, group)
         made += filled.logits
     place = torch.tensor([row for row, _ in rows], device=decoder.device)

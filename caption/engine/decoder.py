@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 from transformers.modeling_outputs import BaseModelOutput
@@ -21,6 +22,14 @@ CPU_VIEW = 64
 PART = 4  # all rows are computed, or a fourth of them, or a fourth of those, …
 
 
+class Text(NamedTuple):
+    """One that moves in. seed: int64. limit: new tokens at most. penalty: a factor on the repetition penalty."""
+
+    seed: int
+    limit: int
+    penalty: float = 1.0
+
+
 class Decoder:
     """The slots' texts and their cache.
 
@@ -34,6 +43,7 @@ class Decoder:
         self.graphs = Graphs() if graphs else None
         self.rows = self.capacity = 0
         self.filled: dict[int, int] = {}  # row -> places of the cache it has taken, at most
+        self.penalized: set[int] = set()  # rows of texts that have a penalty of their own
         self.cache: SlotCache | None = None
         self.ends: tuple[int, ...] | None = None
         self.kernels = False  # whether attention reads each row's own range of the cache
@@ -46,25 +56,31 @@ class Decoder:
 
     # ---- a group moves in ----
 
-    def admit(self, group: Prefilled, rows: list[int], seeds: list[int], limits: list[int]) -> None:
-        """Let the texts of a group go on in these free rows. seeds: int64; limits: new tokens at most, of each."""
+    def admit(self, group: Prefilled, rows: list[int], texts: list[Text]) -> None:
+        """Let the texts of a group go on in these free rows."""
         if self.cache is None:
             self._start(group)
+        self.penalized.update(row for row, text in zip(rows, texts) if text.penalty != 1)
+        self.processors = group.processors
+        if self.looks_back and not hasattr(self.state, "ids"):
+            # Rows that have been here go on without a history: nothing in it is penalized.
+            self.state.ids, self.state.lengths = self.state.new[:, :0].clone(), torch.zeros_like(self.state.steps)
+        limits = [text.limit for text in texts]
         self._grow(rows, [length + limit for length, limit in zip(group.lengths, limits)], limits, group)
         if group.ends != self.ends:
             self.ends, self.end_ids = group.ends, torch.tensor(group.ends, dtype=torch.int64, device=self.device)
             self._moved()
-        self.processors = group.processors
         place = self._there(rows)
         self.cache.write(place, group.cache, group.shift)
-        state, seeds = self.state, self._there(seeds)
+        state, seeds = self.state, self._there([text.seed for text in texts])
         steps = torch.zeros_like(seeds)
+        penalties = self._there([text.penalty for text in texts], torch.float32) * group.processors.penalty
         ids, lengths = self._history(group)
-        tokens = group.processors(group.logits, Rows(seeds, steps, ids, lengths)).argmax(-1)
+        tokens = group.processors(group.logits, Rows(seeds, steps, penalties, ids, lengths)).argmax(-1)
         finite = group.logits.amax(-1).isfinite()
         ended = (tokens[:, None] == self.end_ids).any(-1)
         state.seeds[place], state.steps[place] = seeds, steps + 1
-        state.limits[place] = self._there(limits)
+        state.limits[place], state.penalties[place] = self._there(limits), penalties
         state.positions[place] = self._there(group.lengths)
         state.tokens[place] = tokens[:, None]
         state.new[place, 0] = tokens
@@ -80,9 +96,9 @@ class Decoder:
         self.filled.update(zip(rows, group.lengths))
         self.since.update(dict.fromkeys(rows, self.turn))
 
-    def _there(self, figures: list[int]) -> torch.Tensor:
+    def _there(self, figures: list, dtype: torch.dtype = torch.int64) -> torch.Tensor:
         """On the device, without a wait for it."""
-        figures = torch.tensor(figures, dtype=torch.int64)
+        figures = torch.tensor(figures, dtype=dtype)
         return figures.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else figures
 
     def _start(self, group: Prefilled) -> None:
@@ -93,12 +109,11 @@ class Decoder:
             steps=torch.zeros(0, **empty),  # tokens made
             limits=torch.zeros(0, **empty),
             seeds=torch.zeros(0, **empty),
+            penalties=torch.zeros(0, device=self.device),
             flawed=torch.zeros(0, **empty),  # the first step whose logits were not finite
             tokens=torch.zeros(0, 1, **empty),  # the latest
             new=torch.zeros(0, 0, **empty),  # all tokens made
         )
-        if group.processors.looks_back:
-            self.state.ids, self.state.lengths = torch.zeros(0, 0, **empty), torch.zeros(0, **empty)
         config = group.inner.config.get_text_config(decoder=True)
         self.kernels = self.device.type == "cuda" and config._attn_implementation == attention.NAME
         self.cache = SlotCache(self.state.positions, group.cache, self.kernels)
@@ -136,9 +151,14 @@ class Decoder:
     def _encodes(self, group: Prefilled) -> bool:
         return bool(group.inner.config.is_encoder_decoder)
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether a step needs the tokens before it."""
+        return self.processors.looks_back or bool(self.penalized)
+
     def _history(self, group: Prefilled) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The prompts without their padding, and their lengths, if a processor wants them."""
-        if not group.processors.looks_back:
+        """The prompts without their padding, and their lengths, if the next step wants them."""
+        if not self.looks_back:
             return None, None
         ids, shift = group.ids, group.shift
         length = ids.shape[1]
@@ -191,6 +211,7 @@ class Decoder:
         for row, place in moved.items():
             self.filled[place] = self.filled.pop(row)
             self.since[place] = self.turn
+        self.penalized = {moved.get(row, row) for row in self.penalized}
         return moved
 
     @property
@@ -221,22 +242,23 @@ class Decoder:
         part = self.rows if self.inner.config.is_encoder_decoder else self._part(max(self.filled))
         for _ in range(steps):
             if self.graphs:
-                self.graphs.run((view, part), self._step, self.state.live)
+                self.graphs.run((view, part, self.looks_back), self._step, self.state.live)
             else:
-                self._step(view, part)
+                self._step(view, part, self.looks_back)
         for row in self.filled:
             self.filled[row] += steps
         self.turn += 1
         if self.device.type == "cuda":
             self.looks.append(Look(self.state, self.turn))
 
-    def _step(self, view: int, part: int) -> None:
+    def _step(self, view: int, part: int, looks_back: bool) -> None:
         state = SimpleNamespace(**{name: tensor[:part] for name, tensor in vars(self.state).items()})
         inputs = {name: tensor[:part] for name, tensor in self.inputs.items()}
         logits = self._forward(view, part, state, inputs)
         if self.keep_logits:
             self.logits = logits
-        rows = Rows(state.seeds, state.steps, getattr(state, "ids", None), getattr(state, "lengths", None))
+        history = (state.ids, state.lengths) if looks_back else ()
+        rows = Rows(state.seeds, state.steps, state.penalties, *history)
         tokens = self.processors(logits, rows).argmax(-1)
         live, place = state.live, state.steps.clamp(max=state.new.shape[1] - 1)[:, None]
         flaw = torch.where(live & ~logits.amax(-1).isfinite(), state.steps, NEVER)
@@ -317,6 +339,7 @@ class Decoder:
         taken = [self.seen.text(row) for row in rows]
         for row, (_, flaw) in zip(rows, taken):
             del self.filled[row]
+            self.penalized.discard(row)
             if flaw != NEVER and not self.kernels:
                 self.cache.clear(row)
         if rows and not self.kernels:

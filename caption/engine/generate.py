@@ -40,7 +40,7 @@ class GenerateEngine(ModelEngine):
         self.held = []
 
     def _caption(self, group: list[Request]) -> list[Answer]:
-        loop = Loop(self.options, [request.seed for request in group])
+        loop = Loop(self.options, [request.seed for request in group], [request.penalty for request in group])
         self.generate(group, loop)
         if not loop.generated:
             raise DoesNotLoad(f"{type(self.model).__name__} generates in a way of its own, which can't be followed")

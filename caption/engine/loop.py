@@ -15,8 +15,8 @@ class Loop:
     text; non_finite, the first step a row whose logits were not finite, NonFiniteWatch.NEVER where there was none.
     """
 
-    def __init__(self, options: EngineOptions, seeds: list[int]):
-        self.options, self.seeds = options, seeds
+    def __init__(self, options: EngineOptions, seeds: list[int], penalties: list[float]):
+        self.options, self.seeds, self.penalties = options, seeds, penalties
         self.generated: list[list[int]] = []
         self.ends: set[int] = set()
         self.non_finite: list[int] = []
@@ -27,9 +27,10 @@ class Loop:
         watch = NonFiniteWatch(input_ids.shape[0], length, input_ids.device)
         mask = None if model.config.is_encoder_decoder else kwargs.get("attention_mask")
         search = model._beam_search if beams > 1 else model._sample
+        penalties = [penalty for penalty in self.penalties for _ in range(beams)]
         ids = search(
             input_ids,
-            logits_processor=processors(logits_processor, self.options, watch, self.seeds, mask),
+            logits_processor=processors(logits_processor, self.options, watch, self.seeds, penalties, mask),
             stopping_criteria=stopping_criteria,
             generation_config=generation_config,
             **kwargs,

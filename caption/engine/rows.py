@@ -16,13 +16,12 @@ from transformers import (
     MinLengthLogitsProcessor,
     MinNewTokensLengthLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
     SuppressTokensAtBeginLogitsProcessor,
     SuppressTokensLogitsProcessor,
 )
 
 from caption.engine import EngineOptions
-from caption.engine.sampling import RepetitionPenalty, gumbel_noise, warpers
+from caption.engine.sampling import RepetitionPenalty, gumbel_noise, parted, warpers
 
 # These look at the scores alone.
 STATELESS = (SuppressTokensLogitsProcessor, InfNanRemoveLogitsProcessor, LogitNormalization)
@@ -36,10 +35,11 @@ class Unsupported(Exception):
 class Rows:
     """seeds, steps: int64[rows]; step 0 is the first new token. ids: int64[rows, most], the tokens so far of each row
     (a decoder's start or the prompt without its padding, then the new ones), lengths int64[rows] of them; what follows
-    those is anything. Both None where no processor `looks_back`."""
+    those is anything. Both None where nothing looks back. penalties: fp32[rows], 1 where nothing is penalized."""
 
     seeds: torch.Tensor
     steps: torch.Tensor
+    penalties: torch.Tensor
     ids: torch.Tensor | None = None
     lengths: torch.Tensor | None = None
 
@@ -51,18 +51,22 @@ class RowProcessors:
     """All that happens to the logits of a step, in transformers' order.
 
     given: what generate made of the checkpoint's generation_config for a prompt of `prompt_length`. Raises Unsupported.
+    penalty: the repetition penalty of rows that have none of their own. looks_back: they need their tokens so far.
     """
 
     def __init__(self, given: LogitsProcessorList, options: EngineOptions, prompt_length: int):
         news = [one.min_new_tokens for one in given if isinstance(one, MinNewTokensLengthLogitsProcessor)]
         least = prompt_length + max(news, default=0)
-        self.processors = [_rowwise(processor, prompt_length, least) for processor in given]
+        self.penalty, others = parted(given)
+        self.processors = [_rowwise(processor, prompt_length, least) for processor in others]
         if options.temperature > 0:
             self.processors += [_stateless(warper) for warper in warpers(options)]
             self.processors.append(_add_noise)
-        self.looks_back = any(isinstance(one, (_Penalty, _NoRepeat)) for one in self.processors)
+        self.looks_back = self.penalty != 1 or any(isinstance(one, _NoRepeat) for one in self.processors)
 
     def __call__(self, scores: torch.Tensor, rows: Rows) -> torch.Tensor:
+        if rows.ids is not None:
+            scores = _penalized(scores, rows)
         for processor in self.processors:
             scores = processor(scores, rows)
         return scores
@@ -72,8 +76,6 @@ def _rowwise(processor, prompt_length: int, least: int) -> RowProcessor:
     """prompt_length: of the group, padding included. least: the length up to which min_new_tokens forbids an end."""
     if isinstance(processor, STATELESS):
         return _stateless(processor)
-    if isinstance(processor, RepetitionPenaltyLogitsProcessor):
-        return _Penalty(processor.penalty)
     if isinstance(processor, NoRepeatNGramLogitsProcessor):
         return _NoRepeat(processor.ngram_size)
     if isinstance(processor, SuppressTokensAtBeginLogitsProcessor):
@@ -90,6 +92,13 @@ def _rowwise(processor, prompt_length: int, least: int) -> RowProcessor:
 
 def _stateless(processor) -> RowProcessor:
     return lambda scores, rows: processor(None, scores)
+
+
+def _penalized(scores: torch.Tensor, rows: Rows) -> torch.Tensor:
+    """RepetitionPenalty over the tokens of each row."""
+    place = torch.arange(rows.ids.shape[1], device=scores.device)
+    ids = torch.where(place < rows.lengths[:, None], rows.ids, rows.ids[:, :1])
+    return RepetitionPenalty(rows.penalties, None)(ids, scores)
 
 
 def _add_noise(scores: torch.Tensor, rows: Rows) -> torch.Tensor:
@@ -119,18 +128,6 @@ class _Force:
         forced = torch.full_like(scores, -torch.inf)
         forced[:, self.token] = 0
         return torch.where(rows.steps[:, None] == 0, forced, scores)
-
-
-class _Penalty:
-    """RepetitionPenalty over the tokens of each row."""
-
-    def __init__(self, penalty: float):
-        self.penalize = RepetitionPenalty(penalty, None)
-
-    def __call__(self, scores: torch.Tensor, rows: Rows) -> torch.Tensor:
-        place = torch.arange(rows.ids.shape[1], device=scores.device)
-        ids = torch.where(place < rows.lengths[:, None], rows.ids, rows.ids[:, :1])
-        return self.penalize(ids, scores)
 
 
 class _NoRepeat:

@@ -81,14 +81,14 @@ class NonFiniteWatch(LogitsProcessor):
 
 
 class RepetitionPenalty(LogitsProcessor):
-    """transformers' repetition penalty (Keskar et al., CTRL, 2019), blind to padding.
+    """transformers' repetition penalty (Keskar et al., CTRL, 2019), each row its own, and blind to padding.
 
     Before 5.23 transformers penalizes the padding token in padded rows: often the one that ends a text, so the end
-    would move with the neighbours. attention_mask: [rows, prompt], None where nothing is padded.
+    would move with the neighbours. penalties: fp32[rows]. attention_mask: [rows, prompt], None where nothing is padded.
     """
 
-    def __init__(self, penalty: float, attention_mask: torch.Tensor | None):
-        self.penalty, self.mask = penalty, attention_mask
+    def __init__(self, penalties: torch.Tensor, attention_mask: torch.Tensor | None):
+        self.penalties, self.mask = penalties[:, None], attention_mask
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         if self.mask is not None:
@@ -97,7 +97,7 @@ class RepetitionPenalty(LogitsProcessor):
             prompt = torch.where(self.mask.bool(), input_ids[:, :length], input_ids[:, length - 1 : length])
             input_ids = torch.cat([prompt, input_ids[:, length:]], 1)
         seen = scores.gather(1, input_ids)
-        seen = torch.where(seen < 0, seen * self.penalty, seen / self.penalty)
+        seen = torch.where(seen < 0, seen * self.penalties, seen / self.penalties)
         return scores.scatter(1, input_ids, seen)
 
 
@@ -106,17 +106,29 @@ def processors(
     options: EngineOptions,
     watch: NonFiniteWatch,
     seeds: list[int],
+    penalties: list[float],
     attention_mask: torch.Tensor | None,
 ) -> LogitsProcessorList:
-    """Return `given`, what generate made of the checkpoint's generation_config, completed for one batch."""
+    """Return `given`, what generate made of the checkpoint's generation_config, completed for one batch.
+
+    penalties: of each row, a factor on the repetition penalty that is given.
+    """
+    penalty, others = parted(given)
     made = LogitsProcessorList([watch])
-    for processor in given:
-        if isinstance(processor, RepetitionPenaltyLogitsProcessor):
-            processor = RepetitionPenalty(processor.penalty, attention_mask)
-        made.append(processor)
+    if penalty != 1 or any(factor != 1 for factor in penalties):
+        rows = torch.tensor(penalties, dtype=torch.float32, device=watch.first.device) * penalty
+        made.append(RepetitionPenalty(rows, attention_mask))
+    made += others
     if options.temperature > 0:
         made += [*warpers(options), SeededNoise(seeds, watch.prompt_length, watch.first.device)]
     return made
+
+
+def parted(given: LogitsProcessorList) -> tuple[float, list[LogitsProcessor]]:
+    """The repetition penalty, 1 where none is given, and the other processors, which all come behind it."""
+    penalties = [one.penalty for one in given if isinstance(one, RepetitionPenaltyLogitsProcessor)]
+    others = [one for one in given if not isinstance(one, RepetitionPenaltyLogitsProcessor)]
+    return (penalties[0] if penalties else 1.0), others
 
 
 def warpers(options: EngineOptions) -> list[LogitsProcessor]:

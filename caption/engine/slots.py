@@ -8,7 +8,7 @@ import torch
 
 from caption.engine import Answer, EngineOptions, Refusal, Request
 from caption.engine.base import AUTO_SLOTS, Loaded, ModelEngine
-from caption.engine.decoder import Decoder
+from caption.engine.decoder import Decoder, Text
 from caption.engine.errors import DoesNotLoad, classify
 from caption.engine.memory import MOST_TOKENS, Cards
 from caption.engine.prefill import Prefill, Prefilled
@@ -128,8 +128,8 @@ class SlotEngine(ModelEngine):
         slots = [slot for slot in range(self.slots) if slot not in self.held][: len(requests)]
         if len(slots) < len(requests):  # measured just now: the group comes again, smaller
             return True
-        seeds, limits = [signed(one.seed) for one in requests], [self._limit(one) for one in requests]
-        self.move_in(group, slots, seeds, limits)
+        texts = [Text(signed(one.seed), self._limit(one), one.penalty) for one in requests]
+        self.move_in(group, slots, texts)
         # Without their inputs, whose memory the loaders wait for.
         self.held.update((slot, dataclasses.replace(one, inputs={})) for slot, one in zip(slots, requests))
         taken = set(map(id, requests))
@@ -174,9 +174,9 @@ class SlotEngine(ModelEngine):
             raise DoesNotLoad(f"{type(self.model).__name__} generates in a way of its own, which can't be followed")
         return prefill.done
 
-    def move_in(self, group: Prefilled, slots: list[int], seeds: list[int], limits: list[int]) -> None:
+    def move_in(self, group: Prefilled, slots: list[int], texts: list[Text]) -> None:
         """Let the texts of a group go on in these slots."""
-        self.decoder.admit(group, slots, seeds, limits)
+        self.decoder.admit(group, slots, texts)
         if self.beside:
             self.moved_in = torch.cuda.current_stream().record_event()
 

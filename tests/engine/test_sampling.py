@@ -79,7 +79,7 @@ def test_repetition_penalty_is_the_same_in_a_padded_batch(checkpoint):
 
 def test_repetition_penalty_skips_padding():
     ids = torch.tensor([[9, 9, 4, 5, 6]])
-    scores = RepetitionPenalty(2.0, torch.tensor([[0, 0, 1, 1]]))(ids, torch.ones(1, 10) * 4)
+    scores = RepetitionPenalty(torch.tensor([2.0]), torch.tensor([[0, 0, 1, 1]]))(ids, torch.ones(1, 10) * 4)
     assert scores[0].tolist() == [4, 4, 4, 4, 2, 2, 2, 4, 4, 4]
 
 

@@ -71,6 +71,29 @@ def test_the_words_of_generate_for_all_that_is_asked_of_them(checkpoint, name, s
         assert [made[i] for i in range(7)] == one_by_one
 
 
+@pytest.mark.parametrize("penalty", [1.0, 1.25])
+def test_a_text_may_have_a_penalty_of_its_own_and_its_neighbours_keep_theirs(checkpoint, penalty):
+    """Also where slots have kept no history so far, and in a beam search."""
+    folder = checkpoint("llava")
+    loaded = load(options(folder))
+    set_ends(loaded.model, [])
+    asked = options(folder, max_new_tokens=14, repetition_penalty=penalty, batch_size=3)
+    factors = [1.0, 1.0, 1.0, 1.5, 1.0, 4.0, 1.0]
+    requests = [replace(one, penalty=factors[one.key]) for one in requests_for(folder, "llava", 7, limits=(14, 6, 10))]
+
+    def alone(one, beams=1):
+        as_run = replace(asked, repetition_penalty=penalty * one.penalty, num_beams=beams)
+        return texts(GenerateEngine(as_run, loaded), [replace(one, penalty=1.0)])[one.key]
+
+    wanted = {one.key: alone(one) for one in requests}
+    engine = SlotEngine(asked, loaded)
+    assert texts(engine, requests) == wanted == texts(GenerateEngine(asked, loaded), requests)
+    assert engine.decoder.looks_back == (penalty != 1), "with no such text inside, a step costs no more than before"
+    assert wanted[3] != texts(SlotEngine(asked, loaded), [replace(requests[3], penalty=1.0)])[3]
+    searched = texts(GenerateEngine(replace(asked, num_beams=2), loaded), requests[2:4])
+    assert searched == {one.key: alone(one, beams=2) for one in requests[2:4]}
+
+
 def test_room_grows_with_slots_prompts_and_limits(checkpoint):
     folder = checkpoint("llava")
     loaded = load(options(folder))
