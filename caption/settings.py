@@ -60,8 +60,8 @@ class Settings:
         mark="caption", metavar="DIR",
     )  # fmt: skip
     image_column: str | None = _option(
-        None, "column or field that names the picture; default is the first of the usual names", group="data",
-        mark="caption", metavar="NAME",
+        None, "column or field that names the picture, or its ending in a tar; default is the first of the usual names",
+        group="data", mark="caption", metavar="NAME",
     )  # fmt: skip
     id_column: str | None = _option(
         None, "column or field that holds the id; default is a usual name, else the picture's path", group="data",

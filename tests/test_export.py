@@ -103,7 +103,7 @@ def test_parquet_is_read_by_pyarrow_and_datasets(job, datasets):
     folder = job.out / "exports" / "parquet"
     table = pyarrow.dataset.dataset(folder).to_table()
     assert len(list(folder.iterdir())) == 3, "11 rows in files of 4"
-    missing = dict.fromkeys(("prompt", "prompt_name", "raw", "extra"))
+    missing = dict.fromkeys(("prompt", "prompt_name", "raw", "lora", "lora_scale", "twin_of", "extra"))
     wanted = [missing | row for row in job.rows().values()]
     assert table.to_pylist() == wanted
     assert loaded(datasets, "parquet", data_files=str(folder / "*.parquet"))["caption"] == table["caption"].to_pylist()
@@ -166,9 +166,34 @@ def test_keys_of_twins_and_of_names_with_dots_are_their_own(tmp_path):
     job = Job(tmp_path)
     job.add("a.jpg", "a.png", "a.v2.jpg", "A.jpg", "b.jpg#short", "b.jpg#long")
     assert job.export("webdataset") == 0
-    with tarfile.open(job.out / "exports" / "webdataset" / "00000.tar") as shard:
-        keys = [name.removesuffix(".json") for name in shard.getnames() if name.endswith(".json")]
+    keys = keys_of(job.out / "exports" / "webdataset" / "00000.tar")
     assert len({key.lower() for key in keys}) == 6 and not any("." in key for key in keys)
+
+
+def keys_of(shard):
+    with tarfile.open(shard) as archive:
+        return [name.removesuffix(".json") for name in archive.getnames() if name.endswith(".json")]
+
+
+def test_keys_of_shards_are_kept_and_told_apart_where_they_clash_in_one(tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    (tmp_path / "in").mkdir()
+    picture = io.BytesIO()
+    Image.new("RGB", (6, 4), "red").save(picture, "PNG")
+    with webdataset.ShardWriter(f"{tmp_path}/in/%d.tar", maxcount=3, verbose=0) as writer:
+        for key in ("v1.0/dog", "cat", "bird", "v2.0/dog", "cat", "../../up"):  # the second three in the second shard
+            writer.write({"__key__": key, "PNG": picture.getvalue(), "seg.png": picture.getvalue(), "cls": 1})
+    out = tmp_path / "out"
+    done = run(tmp_path / "in", "--output", out, "--model", "null", "--image-column", "png", "--id-column", "__key__")
+    assert done.returncode == 0, done.stderr
+    assert list(captions(out)) == ["v1.0/dog", "cat", "bird", "v2.0/dog", "cat~2", "../../up"]
+    assert main([str(out), "--to", "webdataset"]) == 0
+    shard = out / "exports" / "webdataset" / "00000.tar"
+    assert keys_of(shard) == ["v1.0/dog", "cat", "bird", "v2.0/dog", "cat-PNG", "up"]
+    read = list(webdataset.WebDataset(str(shard), shardshuffle=False).decode("pil"))
+    assert [sample["__key__"] for sample in read] == keys_of(shard) and read[0]["png"].size == (6, 4)
+    assert main([str(out), "--to", "webdataset", "--target", str(tmp_path / "each"), "--shard-size", "3"]) == 0
+    assert keys_of(tmp_path / "each" / "00001.tar") == ["v2.0/dog", "cat", "up"]
 
 
 # ---- again, after a crash, after rows were taken out ----

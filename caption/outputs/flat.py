@@ -9,7 +9,7 @@ import orjson
 
 COLUMNS = (
     "id", "image", "caption", "finish_reason", "tokens", "width", "height", "seed", "seconds", "attempts", "flags",
-    "prompt", "prompt_name", "raw", "retries", "extra",
+    "prompt", "prompt_name", "raw", "retries", "lora", "lora_scale", "twin_of", "extra",
 )  # fmt: skip
 
 

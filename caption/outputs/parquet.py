@@ -29,7 +29,8 @@ class Parquet(Parts):
              ("tokens", pa.int32()), ("width", pa.int32()), ("height", pa.int32()), ("seed", pa.int64()),
              ("seconds", pa.float64()), ("attempts", pa.int32()), ("flags", pa.list_(pa.string())),
              ("prompt", pa.string()), ("prompt_name", pa.string()), ("raw", pa.string()), ("retries", changes),
-             ("extra", pa.string()), *((name, pa.string() if name == OUT else pa.float64()) for name in options.added)]
+             ("lora", pa.string()), ("lora_scale", pa.float64()), ("twin_of", pa.string()), ("extra", pa.string()),
+             *((name, pa.string() if name == OUT else pa.float64()) for name in options.added)]
         )  # fmt: skip
         super().__init__(options, ledger)
 

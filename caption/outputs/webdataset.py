@@ -19,7 +19,10 @@ _SAME = {"jpeg": "jpg", "jfif": "jpg", "tiff": "tif"}  # readers know a field by
 
 
 class WebDataset(Parts):
-    """The key is the picture's path without its ending; dots in it, which would end it, are underscores."""
+    """The key is that of the shard which a picture is from, else its path without its ending.
+
+    Dots in its last part, which would end it, are underscores.
+    """
 
     pattern = "{:05}.tar"
     rows_a_part = 1000
@@ -34,7 +37,7 @@ class WebDataset(Parts):
                 except (OSError, ItemError):
                     self.missing.add(row.data["image"])
                     continue
-                key = _key(row.data["image"], self.options.item_name(row), keys)
+                key = _key(row.data, self.options.item_name(row), keys)
                 keys.add(key.lower())
                 for name, data in (
                     (_SAME.get(format, format), content),
@@ -46,11 +49,14 @@ class WebDataset(Parts):
                     shard.addfile(member, io.BytesIO(data))
 
 
-def _key(image: str, name: str, taken: set[str]) -> str:
+def _key(row: dict, name: str, taken: set[str]) -> str:
     """One that no other row of the shard has: a twin of one stem gets its ending, and a number if need be."""
-    path = PurePosixPath(image)
-    named = path.with_suffix("") if path.suffix.lower() in ENDINGS else path
-    stem = str(named).lstrip("/") + (f"#{name}" if name else "")
-    choices = [stem, f"{stem}-{path.suffix[1:]}", *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
-    cleaned = (choice.replace(".", "_") for choice in choices)
-    return next(choice for choice in cleaned if choice.lower() not in taken)
+    image = PurePosixPath(row["image"])
+    key = (row.get("extra") or {}).get("__key__")
+    if not isinstance(key, str) or not key.strip("/."):
+        key = str(image.with_suffix("") if image.suffix.lower() in ENDINGS else image)
+    *folders, last = (part for part in PurePosixPath(key).parts if part not in ("/", ".."))
+    stem = "/".join([*folders, (last + (f"#{name}" if name else "")).replace(".", "_")])
+    rest = image.name.partition(".")[2].replace(".", "_")
+    choices = [stem, f"{stem}-{rest}", *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
+    return next(choice for choice in choices if choice.lower() not in taken)

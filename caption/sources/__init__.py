@@ -24,14 +24,16 @@ from caption.sources.metadata import Details
 from caption.sources.parquet import ParquetSource
 from caption.sources.picture import Pictures
 from caption.sources.tar import TarSource, expand
+from caption.sources.text import open_text
 
 KINDS = ("auto", "folder", "json", "list", "jsonl", "csv", "tsv", "parquet", "webdataset", "dataset")
 STDIN = "-"
 
 _BY_ENDING = {
     ".txt": "list", ".lst": "list", ".list": "list", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv",
-    ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet", ".tar": "webdataset",
+    ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet", ".tar": "webdataset", ".tgz": "webdataset",
 }  # fmt: skip
+_COMPRESSED = (".gz", ".zst", ".xz", ".bz2")  # behind one of these endings
 
 
 class Source(Protocol):
@@ -101,7 +103,7 @@ def _pictures(path: str, kind: str, output: Path, options: Mapping[str, Any]) ->
     if kind in ("folder", "json", "dataset"):
         raise InputError(f"{shown(path)} is not a folder", f"--input-format {kind} takes one")
     if kind == "auto":
-        kind = _BY_ENDING.get(os.path.splitext(path)[1].lower(), "")
+        kind = _by_ending(path)
     if not stat.S_ISREG(mode) or not kind:
         known = " ".join(ending.lstrip(".") for ending in _BY_ENDING)
         raise InputError(
@@ -111,6 +113,11 @@ def _pictures(path: str, kind: str, output: Path, options: Mapping[str, Any]) ->
     if kind in ("parquet", "webdataset"):
         return _table_or_shards([path], kind, path, root, image, id)
     return ManifestSource(path, kind, root, image, id)
+
+
+def _by_ending(path: str) -> str:
+    stem, ending = os.path.splitext(path.lower())
+    return _BY_ENDING.get(os.path.splitext(stem)[1] if ending in _COMPRESSED else ending, "")
 
 
 def _mode(path: str) -> int:
@@ -155,7 +162,7 @@ def _kind_of_folder(path: str, output: Path) -> str:
 
 def _table_or_shards(paths: Sequence[str], kind: str, given: str, root, image, id) -> Pictures:
     if kind == "auto":
-        kind = _BY_ENDING.get(os.path.splitext(paths[0])[1].lower(), "")
+        kind = _by_ending(paths[0])
     if kind not in ("parquet", "webdataset"):
         raise InputError(f"{shown(given)} is no pattern of tar or Parquet shards", "check the path")
     names = [as_id(os.path.basename(path)) for path in paths]
@@ -166,7 +173,7 @@ def _table_or_shards(paths: Sequence[str], kind: str, given: str, root, image, i
 
 def _shards(paths: Sequence[str], names: Sequence[str], kind: str, given: str, root, image, id) -> Pictures:
     if kind == "webdataset":
-        return TarSource(paths, names, f"WebDataset {shown(given)}")
+        return TarSource(paths, names, f"WebDataset {shown(given)}", image, id)
     return ParquetSource(paths, names, root, image, id, f"Parquet {shown(given)}")
 
 
@@ -180,7 +187,7 @@ def _standard_input() -> tuple[str, str]:
     while block := sys.stdin.buffer.read1(1 << 20):
         spool.write(block)
     spool.flush()
-    with open(spool.name, "rb") as file:
+    with open_text(spool.name) as file:
         first = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     kind = "jsonl" if first.startswith(b"{") else "list"
     path = f"/proc/self/fd/{spool.fileno()}"

@@ -12,11 +12,13 @@ import orjson
 
 from caption.errors import BadRow, InputError, NotAFile
 from caption.image import ENDINGS
+from caption.sources.columns import id_of
 from caption.sources.folder import as_id, shown
 from caption.sources.picture import NAMED, Picture
 from caption.where import Part
 
 _LARGEST_FIELD = 1 << 20  # bytes of a member that is read as a field
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zX")  # gzip, zstd, bzip2, xz
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -28,16 +30,26 @@ class TarSource:
     Args:
         paths: the shards, in order.
         names: what the ids of each begin with.
+        image_column: what follows the key in the names of the pictures ("jpg"); None: any usual ending.
+        id_column: the field that is the id, or None: the shard and the member's name.
 
     Raises:
         InputError: a shard is not there or is no tar.
     """
 
-    takes = "it takes members ending in " + " ".join(ending.lstrip(".") for ending in ENDINGS)
     unique = False
 
-    def __init__(self, paths: Sequence[str], names: Sequence[str], described: str):
+    def __init__(
+        self,
+        paths: Sequence[str],
+        names: Sequence[str],
+        described: str,
+        image_column: str | None = None,
+        id_column: str | None = None,
+    ):
         self.described = described
+        self.takes = f"it takes members ending in {image_column or ' '.join(one.lstrip('.') for one in ENDINGS)}"
+        self._ending, self._id = image_column and image_column.lower(), id_column
         self.ignored, self.ignored_first = 0, []
         self.warnings: list[str] = []
         self._paths, self._names = paths, names
@@ -71,16 +83,19 @@ class TarSource:
                 yield member
 
     def _sample(self, archive, path: str, shard: str, key: str, members: list[tarfile.TarInfo]) -> Iterator[Picture]:
-        pictures = [member for member in members if member.name.lower().endswith(ENDINGS)]
-        if not pictures:
+        endings = [member.name[len(key) + 1 :].lower() for member in members]
+        shows = [
+            ending == self._ending if self._ending else member.name.lower().endswith(ENDINGS)
+            for member, ending in zip(members, endings)
+        ]
+        if not any(shows):
             self._ignore(shard, members)
             return
         fields: dict = {}
         fault = None
-        for member in members:
-            if member in pictures:
+        for member, ending, is_picture in zip(members, endings, shows):
+            if is_picture:
                 continue
-            ending = member.name[len(key) + 1 :]
             if not member.isreg() or member.size > _LARGEST_FIELD:
                 self._ignore(shard, [member])
             elif ending == "json":
@@ -96,11 +111,12 @@ class TarSource:
                 except (ValueError, OSError):
                     self._ignore(shard, [member])  # an embedding, a mask: no text
         fields["__key__"] = as_id(key)
-        for member in pictures:
+        id = id_of(fields.get(self._id)) if self._id else None
+        for member in itertools.compress(members, shows):
             image = f"{shard}/{as_id(member.name)}"
             where = Part(path, member.offset_data, member.size)
             trouble = fault if member.isreg() else (NotAFile.__name__, "the member is a link, a device or a pipe")
-            yield Picture(image, image, where, dict(fields), trouble)
+            yield Picture(id or image, image, where, dict(fields), trouble)
 
     def _ignore(self, shard: str, members: Sequence[tarfile.TarInfo]) -> None:
         self.ignored_first += [f"{shard}/{as_id(one.name)}" for one in members[: NAMED - len(self.ignored_first)]]
@@ -110,8 +126,8 @@ class TarSource:
 def _open(path: str) -> tarfile.TarFile:
     try:
         with open(path, "rb") as file:
-            if file.read(2) == b"\x1f\x8b":
-                raise InputError(f"{shown(path)} is compressed, its members can't be read one by one", "gunzip it")
+            if file.read(4).startswith(_COMPRESSED):
+                raise InputError(f"{shown(path)} is compressed, its members can't be read one by one", "decompress it")
         return tarfile.open(path, "r:", errors="surrogateescape")
     except (OSError, tarfile.TarError) as error:
         raise InputError(f"can't read {shown(path)}: {error}", "check that it is a tar") from error

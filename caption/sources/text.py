@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
+import io
 import itertools
 import os
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -16,19 +19,51 @@ from caption.sources.folder import shown
 
 _LONGEST = 16 << 20  # bytes of a line, or characters of a CSV field
 
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_GZIP = b"\x1f\x8b"
+_REFUSED = {
+    b"\x28\xb5\x2f\xfd": ("is compressed with zstd", "unzstd it, or compress it with gzip"),
+    b"\xfd7zX": ("is compressed with xz", "unxz it, or compress it with gzip"),
+    b"BZh": ("is compressed with bzip2", "bunzip2 it, or compress it with gzip"),
+    b"PK\x03\x04": ("is a zip archive", "unzip it"),
+}
+
 Row = tuple[int, dict | str | None, str]  # line number, the row (None: broken), and what is wrong with it
 
 
-def open_text(path: str) -> BinaryIO:
+@contextlib.contextmanager
+def open_text(path: str) -> Iterator[BinaryIO]:
+    """The file, or what is in it if it is compressed with gzip.
+
+    Raises:
+        InputError: it can't be read, now or to its end, or is compressed otherwise.
+    """
     try:
-        return open(path, "rb")
+        with open(path, "rb") as file:
+            first = file.read(4)
+            for magic, (problem, step) in _REFUSED.items():
+                if first.startswith(magic):
+                    raise InputError(f"{shown(path)} {problem}", step)
+            file.seek(0)
+            yield gzip.GzipFile(fileobj=file) if first.startswith(_GZIP) else file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{shown(path)} is broken: {error}", "write or download it again") from error
     except OSError as error:
         raise InputError(f"can't read {shown(path)}: {error.strerror}", "check the path and its permissions") from error
 
 
+@contextlib.contextmanager
+def _open_lines(path: str) -> Iterator[BinaryIO]:
+    with open_text(path) as file:
+        if file.read(2) in _UTF_16:
+            raise InputError(f"{shown(path)} is UTF-16", "save it as UTF-8")
+        file.seek(0)
+        yield file
+
+
 def path_lines(path: str) -> Iterator[Row]:
     """A path a line; of ``find -print0``, where a NUL stands in the first block, a path a NUL."""
-    with open_text(path) as file:
+    with _open_lines(path) as file:
         for number, line in _lines(file, _end_of_paths(file)):
             if line is None:
                 yield number, None, f"its line is longer than {_LONGEST:,} bytes"
@@ -52,7 +87,7 @@ def count_lines(path: str, kind: str) -> int:
 
 
 def json_lines(path: str) -> Iterator[Row]:
-    with open_text(path) as file:
+    with _open_lines(path) as file:
         for number, line in _lines(file, b"\n"):
             if line is None:
                 yield number, None, f"its line is longer than {_LONGEST:,} bytes"
@@ -103,7 +138,10 @@ def table_rows(path: str, delimiter: str | None) -> Iterator[Row]:
         InputError: it has no first line, or a name stands twice in it.
     """
     csv.field_size_limit(_LONGEST)
-    with open(path, encoding=_encoding(path), errors="surrogateescape", newline="") as file:
+    with open_text(path) as bytes_:
+        encoding = "utf-16" if bytes_.read(2) in _UTF_16 else "utf-8-sig"
+        bytes_.seek(0)
+        file = io.TextIOWrapper(bytes_, encoding, "surrogateescape", newline="")
         if delimiter is None:
             first = file.readline()
             delimiter = ";" if first.count(";") > first.count(",") else ","
@@ -134,8 +172,3 @@ def _table_rows(reader, names: list[str]) -> Iterator[Row]:
             yield reader.line_num, None, f"its row has {len(values)} values for {len(names)} columns"
             continue
         yield reader.line_num, dict(zip(names, values)), ""
-
-
-def _encoding(path: str) -> str:
-    with open_text(path) as file:
-        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"

@@ -1,5 +1,6 @@
 """Lists and tables of pictures: each row is one item, whatever is wrong with it."""
 
+import gzip
 import io
 import json
 import os
@@ -35,6 +36,22 @@ def test_a_list_of_paths_with_a_bom_crlf_blank_lines_and_bytes_that_are_no_utf_8
 def test_a_list_of_find_print0_keeps_newlines_in_names(tmp_path):
     found, _ = items(write(tmp_path / "list.txt", b"a\nb.jpg\0c.jpg\0"), tmp_path)
     assert [item.id for item in found] == ["a\nb.jpg", "c.jpg"]
+
+
+def test_what_gzip_made_is_read_and_what_others_made_is_one_sentence(tmp_path):
+    jsonl = gzip.compress(b'{"image": "a.jpg", "n": 1}\n{"image": "b.jpg"}\n' * 300)
+    for name, content in (("rows.jsonl.gz", jsonl), ("rows.csv.gz", gzip.compress(b"image,n\na.jpg,1\nb.jpg,\n"))):
+        found, source = items(write(tmp_path / name, content), tmp_path)
+        assert [item.image for item in found[:2]] == ["a.jpg", "b.jpg"] and found[0].where == f"{tmp_path}/a.jpg"
+        assert source.size() in (None, 600)
+    with pytest.raises(InputError, match="is broken"):
+        items(write(tmp_path / "torn.jsonl.gz", jsonl[:-9]), tmp_path)
+    for name, content in (("x.jsonl.zst", b"\x28\xb5\x2f\xfdxx"), ("x.csv.bz2", b"BZh9"), ("x.txt", b"\xff\xfea\0")):
+        with pytest.raises(InputError, match="compressed with|UTF-16") as refused:
+            items(write(tmp_path / name, content), tmp_path)
+        assert name in str(refused.value)
+    with pytest.raises(InputError, match="members can't be read one by one"):
+        items(write(tmp_path / "x.tar.gz", jsonl), tmp_path)
 
 
 def test_jsonl_fields_of_a_row_become_the_items_own_and_the_rest_is_carried_through(tmp_path):
