@@ -130,7 +130,10 @@ def _next_step(out: Path, repaired: bool) -> str:
 
 
 def _fingerprint(out: Path) -> dict[str, Any]:
-    """Of the job, by its run.json: where it read from, and how; empty if there is none. Raises `Damaged`, OSError."""
+    """Of the job, by its run.json: where it read from, and how; empty if there is none. Raises `Damaged`, OSError.
+
+    With what its latest run left out, which is free to change.
+    """
     path = out / "run.json"
     try:
         content = orjson.loads(path.read_bytes())
@@ -140,29 +143,40 @@ def _fingerprint(out: Path) -> dict[str, Any]:
         raise Damaged(f"{path} is damaged: it is no JSON") from error
     match content:
         case {"fingerprint": {"input": str()} as job, "runs": list(runs)} if all(isinstance(run, dict) for run in runs):
-            return job
+            latest = runs[-1].get("settings") if runs else None
+            return {**job, "skip_existing": latest.get("skip_existing") if isinstance(latest, dict) else None}
     raise Damaged(f"{path} is damaged: it is JSON, and not that of a run.json")
 
 
 def _compare(out: Path, view: checkpoint.View, input: Path, job: dict[str, Any]) -> list[str]:
     """Inputs against rows: inputs = captioned + failed + pending, and rows whose input is gone are orphaned."""
-    inputs = IdSet.of([digest(item.id) for item in open_source(input, 0, out, job).items()])
+    skip = job.get("skip_existing")
+    inputs = _ids_of(input, out, {**job, "skip_existing": ""})
+    wanted = _ids_of(input, out, job) if skip else inputs
     problems = [f"{len(inputs.repeated()):,} ids stand more than once in {input}"] if inputs.repeated() else []
-    rows, known = {}, {}
+    rows, known, done = {}, {}, 0
     for name, extent in view.committed.items():
         rows[name] = known[name] = 0
         for ids in _ids(out / name, extent.rows):
+            digests = [digest(id) for id in ids]
             rows[name] += len(ids)
-            known[name] += int(inputs.contains([digest(id) for id in ids]).sum())
-    pending = len(inputs) - sum(known.values())
+            known[name] += int(inputs.contains(digests).sum())
+            done += int(wanted.contains(digests).sum())
+    pending = len(wanted) - done
+    left_out = len(inputs) - sum(known.values()) - pending
     orphaned = sum(rows.values()) - sum(known.values())
     say(
         f"{input}: {len(inputs):,} images = {known[CAPTIONS]:,} captioned + {known[FAILED]:,} failed "
-        f"+ {pending:,} pending; {orphaned:,} rows are orphaned (their image is gone)"
+        + (f"+ {left_out:,} left out (--skip-existing {skip}) " if skip else "")
+        + f"+ {pending:,} pending; {orphaned:,} rows are orphaned (their image is gone)"
     )
     if pending < 0:
         problems.append(f"{-pending:,} rows more than images")
     return problems
+
+
+def _ids_of(input: Path, out: Path, job: dict[str, Any]) -> IdSet:
+    return IdSet.of([digest(item.id) for item in open_source(input, 0, out, job).items()])
 
 
 def _ids(path: Path, count: int) -> Iterator[list[str]]:

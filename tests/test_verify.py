@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from caption.verify import main
 from tests.runs import ROOT, captions, command, empty_pictures, environment, failures, run
 
 
@@ -57,6 +58,18 @@ def test_pending_and_orphaned_images_are_counted_and_no_error(job):
     done = verify(out, pictures)
     assert done.returncode == 0, done.stdout
     assert "51 images = 48 captioned + 0 failed + 3 pending; 2 rows are orphaned" in done.stdout
+
+
+def test_images_that_were_left_out_are_not_pending(tmp_path, capsys):
+    names = empty_pictures(tmp_path / "in", 5)
+    for name in names[:2]:
+        (tmp_path / "in" / name).with_suffix(".txt").touch()
+    assert run(*COMMAND(tmp_path, "--skip-existing", ".txt", "--limit", 4)).returncode == 0
+    (tmp_path / "in" / names[3]).with_suffix(".txt").touch()  # of a captioned one, as an export writes it
+    assert main([str(tmp_path / "out")]) == 0
+    assert "5 images = 2 captioned + 0 failed + 2 left out (--skip-existing .txt) + 1 pending; 0" in (
+        capsys.readouterr().out
+    )
 
 
 FILES = ["captions.jsonl", "failed.jsonl", "checkpoint/rows.idx", "checkpoint/checkpoint.json"]

@@ -14,6 +14,7 @@ from caption.errors import BadRow, MissingField
 from caption.item import Item
 from caption.prompts import MissingFieldError, Prompts, filled
 from caption.sources.picture import NAMED, Picture, Pictures
+from caption.where import Where
 from checkpoint.ids import IdSet, digest
 
 _BLOCK = 1024  # items whose ids are looked up at once
@@ -68,15 +69,14 @@ class ItemSource:
         """The items of the first ``limit`` images, in order; their ids are made unique."""
         self.left_out, self.left_out_first = 0, []
         items = self._numbered(itertools.islice(self._pictures.pictures(), limit))
-        return items if self._pictures.unique else _unique(items, self.warnings.append)
+        if not self._pictures.unique:
+            items = _unique(items, self.warnings.append)
+        # Last, so that files that come to lie beside pictures later change neither id nor index of any other item.
+        return self._without_existing(items) if self._endings else items
 
     def _numbered(self, pictures: Iterator[Picture]) -> Iterator[Item]:
         index = 0
         for position, picture in enumerate(pictures):
-            if self._endings and self._has_sidecar(picture):
-                self.left_out += 1
-                self.left_out_first += [picture.id] * (self.left_out <= NAMED)
-                continue
             seed = self._seed + position
             if picture.fields is None and picture.fault is None and self._prompts.plain:
                 made = [Item(index, picture.id, picture.image, picture.where, seed)]
@@ -85,10 +85,20 @@ class ItemSource:
             yield from made
             index += len(made)
 
-    def _has_sidecar(self, picture: Picture) -> bool:
-        if not isinstance(picture.where, str):
+    def _without_existing(self, items: Iterator[Item]) -> Iterator[Item]:
+        latest = None  # of several items of one image, the first counts
+        for item in items:
+            if not self._has_sidecar(item.where):
+                yield item
+            elif item.where != latest:
+                latest = item.where
+                self.left_out += 1
+                self.left_out_first += [item.id] * (self.left_out <= NAMED)
+
+    def _has_sidecar(self, where: Where) -> bool:
+        if not isinstance(where, str):
             return False
-        stem = os.path.splitext(picture.where)[0]
+        stem = os.path.splitext(where)[0]
         return any(os.path.lexists(stem + ending) for ending in self._endings)
 
     def _made(self, picture: Picture, index: int, seed: int) -> list[Item]:

@@ -206,8 +206,19 @@ def test_skip_existing_leaves_out_images_with_a_sidecar_and_the_others_keep_thei
     for name in ("a.jpg", "b.jpg", "b.txt", "c.jpg"):
         write(tmp_path / "in" / name, "x")
     found, source = items(tmp_path / "in", tmp_path, skip_existing=".txt")
-    assert [(item.id, item.seed) for item in found] == [("a.jpg", 0), ("c.jpg", 2)]
-    assert source.left_out == 1
+    assert [(item.id, item.index, item.seed) for item in found] == [("a.jpg", 0, 0), ("c.jpg", 2, 2)]
+    assert (source.left_out, source.left_out_first) == (1, ["b.jpg"])
+
+
+def test_a_sidecar_that_comes_later_changes_the_id_of_no_other_item(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        write(tmp_path / name, "x")
+    path = write(tmp_path / "rows.jsonl", '{"image": "a.jpg", "id": 1}\n{"image": "b.jpg", "id": 1}\n')
+    asked = {"skip_existing": ".txt", "prompts": {"one": "One?", "two": "Two?"}}
+    assert [item.id for item in items(path, tmp_path, **asked)[0]] == ["1#one", "1#two", "1#one~2", "1#two~2"]
+    write(tmp_path / "a.txt", "")
+    found, source = items(path, tmp_path, **asked)
+    assert [item.id for item in found] == ["1#one~2", "1#two~2"] and source.left_out == 1
 
 
 class TestARun:
