@@ -42,7 +42,7 @@ class Option:
         Raises:
             UsageError: it is of another type, or the option's check refuses it.
         """
-        if self.optional and (value is None or (self.type is int and value == "auto")):
+        if self.optional and (value is None or (value == "auto" and "auto" in (self.metavar or ""))):
             return None
         see = f"see {self.flag} in --help"
         if value is None:
@@ -50,7 +50,9 @@ class Option:
         try:
             parsed = self._convert(value)
         except (TypeError, ValueError):
-            raise UsageError(f"{where}: {_quoted(value)} is no {_TYPES[self.type]}", see) from None
+            word = isinstance(value, bool) and self.type is str  # of YAML: yes, no, on, off
+            next_step = "write the word in quotes" if word else see
+            raise UsageError(f"{where}: {_quoted(value)} is no {_TYPES[self.type]}", next_step) from None
         except OverflowError:
             raise UsageError(f"{where}: {_quoted(value)} is too large", see) from None
         if self.make:

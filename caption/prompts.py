@@ -25,7 +25,8 @@ PRESETS = {
 }
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
-_FIELD = re.compile(r"\{\{(.*?)\}\}|\{([A-Za-z_][\w.-]*)\}", re.DOTALL)
+_FIELD_NAME = r"[^\W\d][\w.-]*(?: [\w.-]+)*"  # of any script; columns of tables have spaces
+_FIELD = re.compile(rf"\{{\{{(.*?)\}}\}}(?!\}})|\{{({_FIELD_NAME})\}}", re.DOTALL)
 
 
 class MissingFieldError(Exception):
@@ -72,6 +73,8 @@ def named_prompts(value: Any) -> dict[str, str]:
             raise ValueError(f"{name!r} is no name: use letters, digits, - and _")
         if name in named:
             raise ValueError(f"the name {name!r} stands twice")
+        if isinstance(text, bool) or not isinstance(text, str | int | float | None):
+            raise ValueError(f"the prompt {name!r} is no text")
         named[name] = PRESETS[name] if text is None else prompt_text(str(text))
     if not named:
         raise ValueError("it names no prompt")
@@ -161,7 +164,8 @@ class Prompts:
 
 
 def filled(text: str, fields: Mapping[str, Any]) -> str:
-    """The prompt with ``{field}`` replaced by the image's own; ``{{field}}`` is ``{field}``.
+    """The prompt with ``{field}`` replaced by the image's own; ``{{field}}`` is ``{field}``, ``{{{field}}}`` its value
+    in braces.
 
     Raises:
         MissingFieldError: the image has no such field, or an empty one.
@@ -169,9 +173,10 @@ def filled(text: str, fields: Mapping[str, Any]) -> str:
 
     def put(found: re.Match) -> str:
         if found[2] is None:
-            return "{" + found[1] + "}"
+            inner = found[1]
+            return "{" + (inner if re.fullmatch(_FIELD_NAME, inner) else filled(inner, fields)) + "}"
         value = fields.get(found[2])
-        if value is None or value == "" or value == []:
+        if is_missing(value):
             raise MissingFieldError(found[2])
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             return ", ".join(value)
@@ -182,7 +187,14 @@ def filled(text: str, fields: Mapping[str, Any]) -> str:
 
 def placeholders(text: str) -> set[str]:
     """The fields that a prompt names."""
-    return {found[2] for found in _FIELD.finditer(text) if found[2]}
+    found = [(one[1], one[2]) for one in _FIELD.finditer(text)]
+    inside = (inner for inner, name in found if not name and not re.fullmatch(_FIELD_NAME, inner))
+    return {name for _, name in found if name}.union(*map(placeholders, inside))
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing; tables write NaN where a number is missing."""
+    return value is None or value == "" or value == [] or value != value
 
 
 def shown_presets() -> str:

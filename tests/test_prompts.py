@@ -51,6 +51,9 @@ def test_prompts_from_command_line_environment_and_file_are_the_same(tmp_path):
     environment = {"CAPTION_PROMPTS": json.dumps(wanted)}
     assert read_settings(NEEDED, environment)[0].prompts == wanted
     assert list(named_prompts("short,tags")) == ["short", "tags"]
+    for wrong in ({"a": {"b": "c"}}, {"a": True}, [["a", 1]]):
+        with pytest.raises(ValueError):
+            named_prompts(wrong)
 
 
 def test_fields_are_filled_in_and_other_braces_stay():
@@ -58,7 +61,9 @@ def test_fields_are_filled_in_and_other_braces_stay():
     assert filled("A {name}, {n}, {tags}, {o}", fields) == 'A cat, 0, a, b, {"k": 1}'
     assert filled('Say {"name": {{name}}, "x": { y }}', fields) == 'Say {"name": {name}, "x": { y }}'
     assert filled("{name}", {"name": "{n}"}) == "{n}", "a value is not a prompt"
-    for empty in ({}, {"name": ""}, {"name": None}):
+    assert filled('{{"is": "{name}", "o": {{"n": {n}}}}} {{{name}}}', fields) == '{"is": "cat", "o": {"n": 0}} {cat}'
+    assert filled("{my name}, {имя}, {one {name}}", {**fields, "my name": "x", "имя": "y"}) == "x, y, {one cat}"
+    for empty in ({}, {"name": ""}, {"name": None}, {"name": float("nan")}):
         with pytest.raises(MissingFieldError):
             filled("{name}", empty)
 

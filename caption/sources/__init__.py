@@ -112,7 +112,17 @@ def _pictures(path: str, kind: str, output: Path, options: Mapping[str, Any]) ->
         )
     if kind in ("parquet", "webdataset"):
         return _table_or_shards([path], kind, path, root, image, id)
+    if kind == "list":
+        _refuse_unused(f"list {shown(path)}", image_column=image, id_column=id)
     return ManifestSource(path, kind, root, image, id)
+
+
+def _refuse_unused(described: str, **given: str | None) -> None:
+    """What would change nothing is a mistake: maybe the input was taken for something else."""
+    for name, value in given.items():
+        if value is not None:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} is not for the {described}", "leave it out, or say what INPUT is: --input-format")
 
 
 def _by_ending(path: str) -> str:
@@ -145,6 +155,7 @@ def _of_folder(path: str, kind: str, output: Path, root, image, id, details: Det
         return _shards([file.where for file in files], [file.id for file in files], kind, path, root, image, id)
     if kind != "folder":
         raise InputError(f"{shown(path)} is a folder", f"--input-format {kind} takes a file")
+    _refuse_unused(pictures.described, image_root=root, image_column=image, id_column=id)
     return pictures
 
 
@@ -173,6 +184,7 @@ def _table_or_shards(paths: Sequence[str], kind: str, given: str, root, image, i
 
 def _shards(paths: Sequence[str], names: Sequence[str], kind: str, given: str, root, image, id) -> Pictures:
     if kind == "webdataset":
+        _refuse_unused(f"WebDataset {shown(given)}", image_root=root)
         return TarSource(paths, names, f"WebDataset {shown(given)}", image, id)
     return ParquetSource(paths, names, root, image, id, f"Parquet {shown(given)}")
 

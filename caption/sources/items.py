@@ -12,7 +12,7 @@ import orjson
 
 from caption.errors import BadRow, MissingField
 from caption.item import Item
-from caption.prompts import MissingFieldError, Prompts, filled
+from caption.prompts import MissingFieldError, Prompts, filled, is_missing
 from caption.sources.picture import NAMED, Picture, Pictures
 from caption.where import Where
 from checkpoint.ids import IdSet, digest
@@ -135,7 +135,7 @@ def _with_fields(item: Item, fields: dict) -> Item:
         ValueError: one of them is of the wrong type, or they are too large for a row.
     """
     extra = {str(name): value for name, value in fields.items() if name not in _OWN}
-    own = {name: read(fields[name], name) for name, read in _OWN.items() if fields.get(name) not in (None, "")}
+    own = {name: read(fields[name], name) for name, read in _OWN.items() if not is_missing(fields.get(name))}
     return item._replace(**own, extra=_plain(extra) if extra else None)
 
 
@@ -148,7 +148,10 @@ def _text(value: Any, name: str) -> str:
 def _number(low: int) -> Callable[[Any, str], int]:
     def read(value: Any, name: str) -> int:
         try:
-            number = int(value)
+            try:
+                number = int(value)
+            except ValueError:
+                number = int(float(value))  # "1.0": tables make floats of whole numbers where one is missing
             if isinstance(value, bool) or number != float(value) or not low <= number < 2**62:
                 raise ValueError
         except (TypeError, ValueError, OverflowError):

@@ -55,7 +55,7 @@ def test_what_gzip_made_is_read_and_what_others_made_is_one_sentence(tmp_path):
 
 
 def test_jsonl_fields_of_a_row_become_the_items_own_and_the_rest_is_carried_through(tmp_path):
-    row = {"file_name": "a.jpg", "id": 7, "prompt": "What {is} this?", "seed": "12", "max_new_tokens": 9.0,
+    row = {"file_name": "a.jpg", "id": 7, "prompt": "What {is} this?", "seed": "12.0", "max_new_tokens": 9.0,
            "lora": "style", "label": "cat", "box": [1, 2]}  # fmt: skip
     path = write(tmp_path / "rows.jsonl", json.dumps(row) + "\n" + json.dumps({"file_name": "b.jpg", "id": 8}))
     found, _ = items(path, tmp_path)
@@ -199,6 +199,17 @@ def test_details_give_the_pictures_of_a_folder_their_fields(tmp_path):
     write(tmp_path / "d" / "sub" / "b.json", '{"label": "cat"}')
     found, _ = items(tmp_path / "in", tmp_path, details=str(tmp_path / "d"))
     assert [item.extra for item in found] == [None, {"label": "cat"}]
+
+
+def test_an_option_that_would_change_nothing_is_one_sentence(tmp_path):
+    write(tmp_path / "a.jpg", "x")
+    write(tmp_path / "x.tar", "x")
+    path = write(tmp_path / "list.txt", "a.jpg\n")
+    for input, option in ((tmp_path, "image_root"), (tmp_path, "id_column"), (path, "image_column")):
+        with pytest.raises(InputError, match=option.replace("_", "-")):
+            items(input, tmp_path, **{option: str(tmp_path)})
+    with pytest.raises(InputError, match="--image-root is not for the WebDataset"):
+        items(tmp_path / "x.tar", tmp_path, image_root=str(tmp_path))
 
 
 def test_skip_existing_leaves_out_images_with_a_sidecar_and_the_others_keep_their_seeds(tmp_path):
