@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from caption.errors import EmptyFile, NotAnImage, TooLarge, Truncated, Unreadable, Vanished
+from caption.errors import EmptyFile, NotAFile, NotAnImage, TooLarge, Truncated, Unreadable, Vanished
 
 _LARGEST = 1 << 30  # bytes of one picture that is read as a whole
 _AT_ONCE = 16  # cells of a Parquet column that are held at once
@@ -56,7 +57,7 @@ class ParquetCell(NamedTuple):
             if self.row < reader.first:  # an earlier picture is tried again
                 _parquet_column.cache_clear()
                 reader = _parquet_column(self.path, self.group, self.column)
-            return _bytes_of(reader.at(self.row))
+            return _bytes_of(reader.at(self.row), self.path)
 
 
 class ArrowCell(NamedTuple):
@@ -70,7 +71,7 @@ class ArrowCell(NamedTuple):
     def read(self) -> bytes:
         with _readable():
             batches = _arrow_batches(self.path)
-            return _bytes_of(batches[self.batch].column(self.column)[self.row].as_py())
+            return _bytes_of(batches[self.batch].column(self.column)[self.row].as_py(), self.path)
 
 
 class Shared(NamedTuple):
@@ -107,21 +108,37 @@ class _readable:
 
     def __exit__(self, kind, error, trace) -> None:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise Vanished("the file that holds it is gone") from error
+            raise Vanished("it is gone, or the file that holds it is") from error
         if isinstance(error, OSError) and error.errno:
             raise Unreadable(f"it can't be read: {error.strerror}") from error
         if isinstance(error, OSError | ValueError | LookupError):  # pyarrow's own are ValueError or OSError
             raise Truncated(f"the file that holds it is broken: {error}") from error
 
 
-def _bytes_of(value) -> bytes:
+def _bytes_of(value, table: str) -> bytes:
+    """Of a cell: its own, or those of the file that it names, as ``datasets`` writes pictures that it did not embed."""
     if isinstance(value, dict):
-        value = value.get("bytes")
+        content, path = value.get("bytes"), value.get("path")
+        if content is None and isinstance(path, str) and path:
+            return _file_bytes(os.path.join(os.path.dirname(table), path))
+        value = content
     if value is None or value == b"":
         raise EmptyFile("its cell is empty")
     if not isinstance(value, bytes):
         raise NotAnImage(f"its cell holds no bytes but {type(value).__name__}")
     return value
+
+
+def _file_bytes(path: str) -> bytes:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAFile("it is a pipe, a socket, a device or a folder")
+    if not status.st_size:
+        raise EmptyFile("the file has zero bytes")
+    if status.st_size > _LARGEST:
+        raise TooLarge(f"the file has {status.st_size:,} bytes")
+    with open(path, "rb") as file:
+        return file.read()
 
 
 class _Column:

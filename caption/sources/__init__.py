@@ -104,6 +104,8 @@ def _pictures(path: str, kind: str, output: Path, options: Mapping[str, Any]) ->
         raise InputError(f"{shown(path)} is not a folder", f"--input-format {kind} takes one")
     if kind == "auto":
         kind = _by_ending(path)
+    if not kind and path.lower().endswith(".json"):
+        raise InputError(f"{shown(path)} is one JSON text", f"write an object a line: jq -c '.[]' {shown(path)} > x.jsonl")
     if not stat.S_ISREG(mode) or not kind:
         known = " ".join(ending.lstrip(".") for ending in _BY_ENDING)
         raise InputError(

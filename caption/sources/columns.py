@@ -65,6 +65,8 @@ def picture_of(value: Any, root: str, place: str, id: str | None, fields: dict |
         place: the row in words ("rows.csv:7"), the id where there is no other.
         id: the row's own id, or None: the path is the id.
     """
+    if isinstance(value, dict) and value.get("bytes") is None:
+        value = value.get("path")  # as datasets writes pictures into JSON
     if value is None or value == "":
         return Picture(id or place, "", "", fields, (BadRow.__name__, "it names no picture"))
     if not isinstance(value, str):

@@ -10,7 +10,7 @@ import orjson
 from caption.errors import InputError
 from caption.sources.columns import choose_columns, id_of, picture_of
 from caption.sources.folder import as_id, shown
-from caption.sources.parquet import embedded_picture, import_pyarrow, readable_columns
+from caption.sources.parquet import class_names, embedded_picture, import_pyarrow, readable_columns, with_names
 from caption.sources.picture import Picture
 from caption.where import ArrowCell
 
@@ -37,13 +37,13 @@ class DatasetSource:
         self._root = folder if root is None else root
         self._pa = import_pyarrow("a saved dataset")
         self._files = [
-            (as_id(os.path.join(split, name)), os.path.join(folder, split, name))
+            (split, as_id(os.path.join(split, name)), os.path.join(folder, split, name))
             for split in _splits(folder)
             for name in _data_files(os.path.join(folder, split))
         ]
         if not self._files:
             raise InputError(f"the {self.described} has no rows", "save it again")
-        with self._open(self._files[0][1]) as reader:
+        with self._open(self._files[0][2]) as reader:
             names = reader.schema.names
         self._image, self._id = choose_columns(names, image_column, id_column, self.described)
 
@@ -58,12 +58,12 @@ class DatasetSource:
 
     def pictures(self) -> Iterator[Picture]:
         self.warnings.clear()
-        for name, path in self._files:
+        for split, name, path in self._files:
             with self._open(path) as reader:
                 columns, embedded = readable_columns(reader.schema, self._image)
                 with_path = f"{self._image}.path" in columns
                 columns = [column for column in columns if column != f"{self._image}.path"]
-                number = 0
+                number, named = 0, class_names(reader.schema)
                 try:
                     for index, batch in enumerate(reader):
                         paths = batch.column(self._image).field("path").to_pylist() if with_path else None
@@ -71,7 +71,8 @@ class DatasetSource:
                         for row, fields in enumerate(rows):
                             place = f"{name}:{number}"
                             number += 1
-                            value = {"path": paths[row]} if paths else fields.pop(self._image, None)
+                            fields = with_names(fields, named)
+                            value = {"path": _in_split(paths[row], split)} if paths else fields.pop(self._image, None)
                             id = id_of(fields.pop(self._id, None)) if self._id else None
                             if embedded:
                                 where = ArrowCell(path, index, row, self._image)
@@ -80,6 +81,11 @@ class DatasetSource:
                                 yield picture_of(value, self._root, place, id, fields or None)
                 except (OSError, ValueError) as error:
                     raise InputError(f"{shown(path)} is broken: {error}", "save the dataset again") from error
+
+
+def _in_split(path, split: str):
+    """A saved dataset keeps no more of a path than its last part, which may stand in each split."""
+    return f"{split}/{path}" if split and isinstance(path, str) and path else path
 
 
 def is_dataset(folder: str) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import urllib.parse
 from collections.abc import Iterator, Sequence
+
+import orjson
 
 from caption.errors import BadRow, InputError
 from caption.sources.columns import choose_columns, id_of, picture_of
@@ -80,11 +83,14 @@ class ParquetSource:
     def _rows(self, file, path: str, name: str) -> Iterator[Picture]:
         columns, embedded = readable_columns(file.schema_arrow, self._image)
         root = self._root if self._root is not None else os.path.dirname(path)
-        number = 0
+        number, everywhere, named = 0, partition_fields(name), class_names(file.schema_arrow)
         for group in range(file.num_row_groups):
             for row, fields in enumerate(self._fields(file, group, columns, path)):
                 place = f"{name}:{number}"
                 number += 1
+                fields = with_names(fields, named)
+                if everywhere:
+                    fields = {**everywhere, **fields}
                 value = fields.pop(self._image, None)
                 id = id_of(fields.pop(self._id, None)) if self._id else None
                 if embedded:
@@ -110,7 +116,8 @@ def readable_columns(schema, image: str) -> tuple[list[str], bool]:
     import pyarrow as pa
 
     def is_bytes(kind) -> bool:
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+        plain = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+        return plain or pa.types.is_fixed_size_binary(kind)
 
     columns, embedded = [], False
     for field in schema:
@@ -121,6 +128,31 @@ def readable_columns(schema, image: str) -> tuple[list[str], bool]:
         elif not is_bytes(field.type) and "bytes" not in inner:
             columns.append(field.name)
     return columns, embedded
+
+
+def partition_fields(name: str) -> dict[str, str]:
+    """What the folders of a partitioned table say of all rows of a file: ``split=train/part-0.parquet``."""
+    pairs = (folder.partition("=") for folder in name.split("/")[:-1])
+    return {key: urllib.parse.unquote(value) for key, equals, value in pairs if key and equals}
+
+
+def class_names(schema) -> dict[str, list[str]]:
+    """The names behind the numbers of the columns that are a ClassLabel of ``datasets``."""
+    try:
+        features = orjson.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        labels = {column: kind["names"] for column, kind in features.items() if kind.get("_type") == "ClassLabel"}
+        return {column: names for column, names in labels.items() if isinstance(names, list)}
+    except (ValueError, LookupError, TypeError, AttributeError):  # another's metadata, or none
+        return {}
+
+
+def with_names(fields: dict, named: dict[str, list[str]]) -> dict:
+    """The fields, names in place of the numbers of classes."""
+    for column, names in named.items():
+        value = fields.get(column)
+        if isinstance(value, int) and 0 <= value < len(names):
+            fields[column] = names[value]
+    return fields
 
 
 def embedded_picture(value, where, place: str, id: str | None, fields: dict | None) -> Picture:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 
 import pytest
@@ -67,7 +68,7 @@ def test_parquet_with_the_pictures_inside_in_any_order_of_reading(tmp_path, stru
     assert found[3].id == ("p3.png" if struct else "x.parquet:3")
     assert found[3].extra == {"label": 3}
     assert all(is_picture(found[n], n) for n in (0, 1, 24, 39, 30, 2, 17, 16))
-    with pytest.raises(ItemError, match="empty"):
+    with pytest.raises(ItemError, match="gone" if struct else "empty"):
         read_image(found[7].where, DECODE)
 
 
@@ -108,6 +109,39 @@ def test_parquet_written_by_datasets(tmp_path):
     found = items(tmp_path / "hub.parquet", tmp_path)
     assert [item.id for item in found] == [f"{n}.png" for n in range(5)]
     assert all(is_picture(item, n) for n, item in enumerate(found))
+
+
+def test_pictures_that_datasets_did_not_embed_are_read_where_they_lie_and_classes_have_their_names(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    paths = [str(tmp_path / f"{n}.png") for n in range(3)]
+    for number, path in enumerate(paths):
+        (tmp_path / path).write_bytes(png(number))
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    one = datasets.Dataset.from_dict({"image": paths, "label": [0, 1, 0]}, features=kinds)
+    one.to_parquet(tmp_path / "x.parquet")
+    one.cast_column("image", datasets.Image(decode=False)).to_json(tmp_path / "x.jsonl")
+    datasets.DatasetDict({"train": one, "test": one.select([2])}).save_to_disk(tmp_path / "both")
+    for name in ("x.parquet", "x.jsonl", "both"):
+        found = items(tmp_path / name, tmp_path)
+        assert all(is_picture(item, number) for item, number in zip(found, (0, 1, 2, 2)))
+        labels = [item.extra["label"] for item in found]
+        assert labels[:3] == ([0, 1, 0] if name == "x.jsonl" else ["cat", "dog", "cat"])
+    assert [item.id for item in found] == ["train/0.png", "train/1.png", "train/2.png", "test/2.png"]
+    os.remove(paths[1])
+    with pytest.raises(ItemError, match="gone"):
+        read_image(items(tmp_path / "x.parquet", tmp_path)[1].where, DECODE)
+
+
+def test_folders_of_a_partitioned_table_are_fields_and_bytes_may_be_views(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_to_dataset(pa.table({"kind": ["a b", "c"]}), tmp_path / "in", partition_cols=["kind"])
+    for number, path in enumerate(sorted((tmp_path / "in").rglob("*.parquet"))):
+        pq.write_table(pa.table({"image": pa.array([png(number)], pa.binary_view()), "n": [number + 1]}), path)
+    found = items(tmp_path / "in", tmp_path)
+    assert [item.extra for item in found] == [{"kind": "a b", "n": 1}, {"kind": "c", "n": 2}]
+    assert is_picture(found[0], 0) and is_picture(found[1], 1)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
