@@ -25,6 +25,12 @@ def refused_by(parse: Callable[[str], Any]) -> Callable[[str], str | None]:
     return check
 
 
+def no_utf_8(value: str) -> str | None:
+    """Bytes that the system hands over as they are stand in a text as surrogates, which no JSON can hold."""
+    fine = value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return None if fine else "is no UTF-8"
+
+
 def endings(value: str) -> str | None:
     bad = [ending for ending in value.split(",") if not ending.startswith(".") or "/" in ending]
     return "is no ending like .txt" if value and bad else None

@@ -11,6 +11,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from caption.checks import no_utf_8
+
 PRESETS = {
     "short": "Describe this image in one short sentence.",
     "detailed": "Describe this image in detail: its subject, the setting, colours, composition, light and mood.",
@@ -44,7 +46,7 @@ def prompt_text(value: str) -> str:
     """The text of a prompt: of a preset by its name, of a file as @FILE, else the value itself.
 
     Raises:
-        ValueError: a file that can't be read, or an empty text.
+        ValueError: a file that can't be read, an empty text, or bytes that are no UTF-8.
     """
     if value.startswith("@"):
         try:
@@ -56,6 +58,8 @@ def prompt_text(value: str) -> str:
         if not text:
             raise ValueError(f"{value[1:]} is empty")
         return text
+    if problem := no_utf_8(value):
+        raise ValueError(f"{value!r} {problem}")
     return PRESETS.get(value, value)
 
 

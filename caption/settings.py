@@ -13,7 +13,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from caption.checks import above_zero_to_one, at_least, endings, refused_by
+from caption.checks import above_zero_to_one, at_least, endings, no_utf_8, refused_by
 from caption.guard.actions import parse_actions
 from caption.guard.language import LANGUAGES
 from caption.option import Option
@@ -61,11 +61,11 @@ class Settings:
     )  # fmt: skip
     image_column: str | None = _option(
         None, "column or field that names the picture, or its ending in a tar; default is the first of the usual names",
-        group="data", mark="caption", metavar="NAME",
+        group="data", mark="caption", metavar="NAME", check=no_utf_8,
     )  # fmt: skip
     id_column: str | None = _option(
         None, "column or field that holds the id; default is a usual name, else the picture's path", group="data",
-        mark="caption", metavar="NAME",
+        mark="caption", metavar="NAME", check=no_utf_8,
     )  # fmt: skip
     details: str | None = _option(
         None, "folder of JSON files with the names of the pictures, or of the JSON files in INPUT, whose fields are "
@@ -171,8 +171,12 @@ class Settings:
     strip_preamble: bool = _option(
         False, 'take off "The image shows", "Certainly!" and others at the beginning', group="guard", mark="caption"
     )
-    prefix: str = _option("", "put before each caption", group="guard", mark="caption", metavar="TEXT")
-    suffix: str = _option("", "put after each caption", group="guard", mark="caption", metavar="TEXT")
+    prefix: str = _option(
+        "", "put before each caption", group="guard", mark="caption", metavar="TEXT", check=no_utf_8
+    )
+    suffix: str = _option(
+        "", "put after each caption", group="guard", mark="caption", metavar="TEXT", check=no_utf_8
+    )
 
     then_score: str | None = _option(
         None, "when all is captioned, unload the model and score the captions: by a CLIP or SigLIP (hub id, folder, or "

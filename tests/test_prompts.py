@@ -34,6 +34,9 @@ def test_a_prompt_is_a_text_a_preset_or_a_file(tmp_path):
         (["--prompts", "short", "--prompt-weights", "short=0"], "above 0"),
         (["--prompt-weights", "short=x"], "no number"),
         (["--skip-existing", "txt"], "no ending"),
+        (["--prompt", "caf\udce9"], "no UTF-8"),
+        (["--prompts", "a=caf\udce9"], "no UTF-8"),
+        (["--suffix", "\udce9"], "no UTF-8"),
     ],
 )
 def test_a_wrong_prompt_is_one_sentence(arguments, said):

@@ -33,6 +33,7 @@ _BY_ENDING = {
     ".txt": "list", ".lst": "list", ".list": "list", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv",
     ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet", ".tar": "webdataset", ".tgz": "webdataset",
 }  # fmt: skip
+_TARS = (".tar", ".tar.gz", ".tgz")  # the latter to be refused
 _COMPRESSED = (".gz", ".zst", ".xz", ".bz2")  # behind one of these endings
 
 
@@ -150,7 +151,7 @@ def _of_folder(path: str, kind: str, output: Path, root, image, id, details: Det
     if kind == "json":
         return JsonFolderSource(Path(path), output, root, image, id, details)
     if kind in ("parquet", "webdataset"):
-        endings = (".parquet", ".pq") if kind == "parquet" else (".tar",)
+        endings = (".parquet", ".pq") if kind == "parquet" else _TARS
         files = list(FolderSource(Path(path), output, endings=endings).pictures())
         if not files:
             raise InputError(f"there are no {endings[0]} files in the folder {shown(path)}", "check the path")
@@ -167,8 +168,8 @@ def _kind_of_folder(path: str, output: Path) -> str:
         return "dataset"
     if next(FolderSource(Path(path), output).pictures(), None):
         return "folder"
-    for ending, kind in ((".tar", "webdataset"), (".parquet", "parquet"), (".json", "json")):
-        if next(FolderSource(Path(path), output, endings=(ending,)).pictures(), None):
+    for endings, kind in ((_TARS, "webdataset"), ((".parquet", ".pq"), "parquet"), ((".json",), "json")):
+        if next(FolderSource(Path(path), output, endings=endings).pictures(), None):
             return kind
     return "folder"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from caption.checks import no_utf_8
 from caption.errors import BadRow, MissingField
 from caption.item import Item
 from caption.prompts import MissingFieldError, Prompts, filled, is_missing
@@ -121,9 +122,11 @@ class ItemSource:
                 one = one._replace(id=f"{item.id}#{name}")
             if text is not None and not one.fault:
                 try:
-                    one = one._replace(prompt=filled(text, known))
+                    one = one._replace(prompt=_text(filled(text, known), "prompt"))
                 except MissingFieldError as error:
                     one = one._replace(fault=(MissingField.__name__, f"it has no {error}, which the prompt asks for"))
+                except ValueError as error:
+                    one = one._replace(fault=(BadRow.__name__, str(error)))
             made.append(one)
         return made
 
@@ -140,7 +143,7 @@ def _with_fields(item: Item, fields: dict) -> Item:
 
 
 def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or no_utf_8(value):
         raise ValueError(f"its {name} is no text: {_shown(value)}")
     return value
 

@@ -49,7 +49,10 @@ class Metadata:
             name = row.pop(_COLUMN, None)
             if not isinstance(name, str) or not name:
                 raise InputError(f"{shown(path)}, line {number} has no {_COLUMN}", "its pictures have no fields")
-            yield prefix + as_id(posixpath.normpath(name)), orjson.dumps(row, default=str)
+            try:
+                yield prefix + as_id(posixpath.normpath(name)), orjson.dumps(row, default=str)
+            except TypeError as error:
+                self.warnings.append(f"{shown(path)}, line {number}: it can't be kept: {error}")
 
     def of(self, id: str) -> dict | None:
         if self._table is None:

@@ -28,6 +28,8 @@ _REFUSED = {
     b"PK\x03\x04": ("is a zip archive", "unzip it"),
 }
 
+_END = "\0end of the table"  # read behind the last line, to see whether that is still inside a quote
+
 Row = tuple[int, dict | str | None, str]  # line number, the row (None: broken), and what is wrong with it
 
 
@@ -132,7 +134,7 @@ def _split_at_nul(file: BinaryIO) -> Iterator[bytes]:
 
 
 def table_rows(path: str, delimiter: str | None) -> Iterator[Row]:
-    """Rows of a CSV or TSV by the names in its first line; ``delimiter`` None is a comma or a semicolon.
+    """Rows of a CSV or TSV by the names in its first line; ``delimiter`` None is a comma, a semicolon or a tab.
 
     Raises:
         InputError: it has no first line, or a name stands twice in it.
@@ -144,21 +146,23 @@ def table_rows(path: str, delimiter: str | None) -> Iterator[Row]:
         file = io.TextIOWrapper(bytes_, encoding, "surrogateescape", newline="")
         if delimiter is None:
             first = file.readline()
-            delimiter = ";" if first.count(";") > first.count(",") else ","
+            delimiter = max(",;\t", key=first.count)
             file.seek(0)
-        reader = csv.reader(file, delimiter=delimiter)
+        reader = csv.reader(itertools.chain(file, [_END]), delimiter=delimiter)
         with contextlib.suppress(StopIteration, csv.Error):
-            names = next(reader)
+            names = [name.strip() for name in next(reader)]
             if len(set(names)) < len(names):
                 twice = next(name for name in names if names.count(name) > 1)
                 raise InputError(f"{shown(path)} has two columns named {twice!r}", "rename one of them")
-            yield from _table_rows(reader, names)
-            return
+            if names and not names[-1].endswith(_END):
+                yield from _table_rows(reader, names)
+                return
         raise InputError(f"{shown(path)} has no line with the names of its columns", "write them into its first line")
 
 
 def _table_rows(reader, names: list[str]) -> Iterator[Row]:
     while True:
+        begin = reader.line_num + 1
         try:
             values = next(reader)
         except StopIteration:
@@ -166,6 +170,11 @@ def _table_rows(reader, names: list[str]) -> Iterator[Row]:
         except csv.Error as error:
             yield reader.line_num, None, f"its row can't be read: {error}"
             continue
+        if values == [_END]:
+            return
+        if values and values[-1].endswith(_END):
+            yield begin, None, "a quote in its row is never closed: all that follows in the file stands in it"
+            return
         if not values:
             continue
         if len(values) != len(names):

@@ -201,6 +201,21 @@ def test_details_give_the_pictures_of_a_folder_their_fields(tmp_path):
     assert [item.extra for item in found] == [None, {"label": "cat"}]
 
 
+def test_what_a_careless_csv_does_is_mended_or_said(tmp_path):
+    spread = write(tmp_path / "tabs.csv", "image\t label \na.jpg\tx, y\n")
+    assert items(spread, tmp_path)[0][0].extra == {"label": "x, y"}
+    latin = write(tmp_path / "latin.csv", b"image,label,prompt\n\xe9.jpg,x,\nb.jpg,\xe9,\nc.jpg,x,\xe9\n")
+    found, _ = items(latin, tmp_path, prompt="A {label}")
+    assert [item.prompt for item in found] == ["A x", None, None] and found[0].id == "%E9.jpg"
+    assert all(item.fault[0] == "BadRow" and "its prompt is no text" in item.fault[1] for item in found[1:])
+    open_quote = write(tmp_path / "quote.csv", 'image,label\na.jpg,x\nb.jpg,"it\nc.jpg,x\n')
+    first, second = items(open_quote, tmp_path)[0]
+    assert first.fault is None and second.id == "quote.csv:3" and "never closed" in second.fault[1]
+    for content in ("", "\n", '"image\na.jpg\n'):
+        with pytest.raises(InputError, match="no line with the names"):
+            items(write(tmp_path / "none.csv", content), tmp_path)
+
+
 def test_an_option_that_would_change_nothing_is_one_sentence(tmp_path):
     write(tmp_path / "a.jpg", "x")
     write(tmp_path / "x.tar", "x")
