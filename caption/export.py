@@ -97,8 +97,9 @@ def _export(given: argparse.Namespace) -> int:
             say(f"Note: {note}.")
     _tell(selection, given.best_by)
     where = "beside the pictures" if given.beside else given.target or given.outs[0] / "exports" / given.to
+    written = export.written - sum(note.count for note in export.format.notes)
     left_out = "".join(f", {count:,} left out {why}" for why, count in selection.left_out.items() if count)
-    say(f"Export {given.to}: {export.written:,} captions written{left_out}, {where}.")
+    say(f"Export {given.to}: {written:,} captions written{left_out}, {where}.")
     return 0
 
 
@@ -154,7 +155,7 @@ def _input(out: Path) -> Path:
         path = Path(job.get("image_root") or job["input"])
     except (FileNotFoundError, KeyError, TypeError) as error:
         raise UsageError(f"{out / 'run.json'} does not say where the pictures lie", "give --image-root") from error
-    return path if path.is_dir() or not path.suffix else path.parent
+    return path.parent if path.is_file() or (path.suffix and not path.is_dir()) else path
 
 
 def _standard_input_ended() -> bool:

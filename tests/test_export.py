@@ -534,7 +534,7 @@ def packed(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
-def test_pictures_inside_of_archives_go_into_shards_and_image_folders_with_their_captions(packed, kind):
+def test_pictures_inside_of_archives_go_into_shards_and_image_folders_with_their_captions(packed, kind, capsys):
     out, contents = packed(kind)
     words = [row["caption"] for row in sorted(captions(out).values(), key=lambda row: row["seed"])]
     assert main([str(out), "--to", "webdataset"]) == 0
@@ -547,3 +547,22 @@ def test_pictures_inside_of_archives_go_into_shards_and_image_folders_with_their
     lines = [json.loads(line) for line in (target / "metadata.jsonl").read_text().splitlines()]
     assert {(target / line["file_name"]).read_bytes(): line["text"] for line in lines} == dict(zip(contents, words))
     assert main([str(out), "--to", "imagefolder", "--overwrite"]) == 0
+    capsys.readouterr()
+    for name in ("txt", "imagefolder"):
+        assert main([str(out), "--to", name, "--beside"]) == 0
+        assert "3 pictures are no files" in (said := capsys.readouterr().out) and "0 captions written" in said
+    assert not list(out.parent.glob("*.txt")) and not (out.parent / "metadata.jsonl").read_text()
+
+
+def test_pictures_whose_paths_count_from_a_table_in_a_deeper_folder_are_found(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    Image.new("RGB", (6, 4)).save(tmp_path / "in" / "sub" / "a.png")
+    parquet.write_table(pyarrow.table({"image": ["a.png"]}), tmp_path / "in" / "sub" / "rows.parquet")
+    asked = ("--output", tmp_path / "out", "--model", "null", "--input-format", "parquet")
+    assert run(tmp_path / "in", *asked).returncode == 0
+    assert main([str(tmp_path / "out"), "--to", "txt", "--beside"]) == 0
+    assert (tmp_path / "in" / "sub" / "a.txt").read_text() == "a.png"
+    assert main([str(tmp_path / "out"), "--to", "imagefolder"]) == 0
+    assert (tmp_path / "out" / "exports" / "imagefolder" / "a.png").is_file()

@@ -1,8 +1,9 @@
-"""Archived: pictures of a run that lie inside other files, in tars and tables, for those that want to see them."""
+"""Archived: pictures of a run that lie inside other files or elsewhere, for those that want to see them."""
 
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from caption.where import Where
 class Archived:
     """Finds the picture of a row: the file of its name, or the place in the run's input that has its id.
 
-    The input is looked through once, when the first picture is no file; the places of those that are none are kept.
+    The input is looked through once, when the first picture is no such file; the places of those that are none are kept.
 
     Args:
         out: output folder of the run.
@@ -62,7 +63,7 @@ class Archived:
                 return {}
             items = open_source(settings["input"], 0, self._out, settings).items(None)
             wanted = (item for item in items if self._only is None or item.id in self._only)
-            return {item.id: item.where for item in wanted if not isinstance(item.where, str)}
+            return {item.id: item.where for item in wanted if item.where != os.path.join(self._root, item.image)}
         except (CaptionError, OSError):  # the input is gone: its pictures are counted as missing
             return {}
 

@@ -31,7 +31,7 @@ class Lines:
     def __init__(self, options: ExportOptions, ledger: Ledger):
         self.options, self._ledger = options, ledger
         self.path = self._path(options)
-        self._outside = Note(f"pictures lie outside of {options.input} and are left out")
+        self._outside = Note(f"pictures are no files in {options.input} and are left out")
         self._unread = Note("pictures can't be linked or read, or another file has their place, and are left out")
         self.notes = [self._outside, self._unread]
         self._size, self._crc = ledger.get("size", 0), ledger.get("file_crc32", 0)
@@ -135,7 +135,7 @@ class ImageFolder(Lines):
     def line(self, row):
         name, origin = row.data["image"], self.options.origin(row)
         image, source = relative(name), picture_path(origin.input, name)
-        if image is None:
+        if image is None or (self.options.beside and not source.is_file()):
             self._outside.add(name)
             return b""
         if not self.options.beside:

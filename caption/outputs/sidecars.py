@@ -29,7 +29,8 @@ class Sidecars:
             "files are not this export's own, or were changed since, and stay; --overwrite replaces them"
         )
         self._outside = Note("pictures lie outside of the input and have no place in the folder")
-        self.notes = [self._twins, self._foreign, self._outside]
+        self._packed = Note("pictures are no files of their own, so nothing can stand beside them")
+        self.notes = [self._twins, self._foreign, self._outside, self._packed]
         self._folders: set[Path] = set()
 
     def restart(self) -> None:
@@ -40,7 +41,7 @@ class Sidecars:
         for row in rows:
             path = self._path(row)
             if path is None:
-                self._outside.add(row.data["image"])
+                (self._packed if self._options.beside else self._outside).add(row.data["image"])
                 continue
             content, image = self.content(row.data), row.data["image"]
             known = files.get(str(path)) or self._ledger.file(str(path))
@@ -58,8 +59,12 @@ class Sidecars:
         name, image = self._options.item_name(row), row.data["image"]
         ending = f".{name}{self.ending}" if name else self.ending
         if self._options.beside:
-            picture = picture_path(self._options.origin(row).input, image)
-            return picture.with_name(picture.stem + ending)
+            origin = self._options.origin(row)
+            try:
+                picture = origin.pictures.place(row.data)
+            except FileNotFoundError:  # it is gone
+                picture = picture_path(origin.input, image)
+            return Path(picture).with_name(Path(picture).stem + ending) if isinstance(picture, str | Path) else None
         place = relative(image)
         return self._options.target / place.parent / (place.stem + ending) if place else None
 
