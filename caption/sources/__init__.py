@@ -19,7 +19,7 @@ from caption.sources.dataset import DatasetSource, is_dataset
 from caption.sources.folder import FolderSource, as_id, shown
 from caption.sources.items import ItemSource
 from caption.sources.jsonfolder import JsonFolderSource
-from caption.sources.manifest import ManifestSource
+from caption.sources.manifest import READERS, ManifestSource
 from caption.sources.metadata import Details
 from caption.sources.parquet import ParquetSource
 from caption.sources.picture import Pictures
@@ -90,10 +90,14 @@ def _pictures(path: str, kind: str, output: Path, options: Mapping[str, Any]) ->
     if root is not None and not os.path.isdir(root):
         raise InputError(f"there is no folder {shown(root)}", "check --image-root")
     if path == STDIN:
+        _refuse_unused("standard input", details=options.get("details"))
+        if kind not in ("auto", *READERS):
+            raise InputError(f"standard input is no {kind}", f"--input-format {', '.join(READERS)} can be piped")
         spooled, guessed = _standard_input()
         name = "standard input"
         return ManifestSource(spooled, guessed if kind == "auto" else kind, root or os.getcwd(), image, id, name)
     if "{" in path and not os.path.lexists(path):
+        _refuse_unused(f"shards {shown(path)}", details=options.get("details"))
         return _table_or_shards(expand(path), kind, path, root, image, id)
     mode = _mode(path)
     details = Details(options["details"]) if options.get("details") else None
@@ -120,7 +124,7 @@ def _pictures(path: str, kind: str, output: Path, options: Mapping[str, Any]) ->
     return ManifestSource(path, kind, root, image, id)
 
 
-def _refuse_unused(described: str, **given: str | None) -> None:
+def _refuse_unused(described: str, **given: object) -> None:
     """What would change nothing is a mistake: maybe the input was taken for something else."""
     for name, value in given.items():
         if value is not None:
@@ -146,6 +150,8 @@ def _of_folder(path: str, kind: str, output: Path, root, image, id, details: Det
     pictures = FolderSource(Path(path), output, with_metadata=True, details=details)
     if kind == "auto":
         kind = _kind_of_folder(path, output)
+    if kind in ("dataset", "parquet", "webdataset"):
+        _refuse_unused(f"{kind} {shown(path)}", details=details)
     if kind == "dataset":
         return DatasetSource(path, root, image, id)
     if kind == "json":
@@ -197,7 +203,7 @@ def _standard_input() -> tuple[str, str]:
     """Path of a file with all of standard input, and what it seems to be. It is read to its end first: it can be read
     only once, and a run must not wait for a slow writer while workers report."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise InputError("standard input is a terminal", "pipe paths or JSONL into it: find … | python …")
+        raise InputError("standard input is a terminal, or closed", "pipe paths or JSONL into it: find … | python …")
     spool = tempfile.NamedTemporaryFile(prefix="caption-", delete=False)  # noqa: SIM115 (it outlives this function)
     while block := sys.stdin.buffer.read1(1 << 20):
         spool.write(block)

@@ -225,6 +225,10 @@ def test_an_option_that_would_change_nothing_is_one_sentence(tmp_path):
             items(input, tmp_path, **{option: str(tmp_path)})
     with pytest.raises(InputError, match="--image-root is not for the WebDataset"):
         items(tmp_path / "x.tar", tmp_path, image_root=str(tmp_path))
+    with pytest.raises(InputError, match="--details is not for the standard input"):
+        items("-", tmp_path, details=str(tmp_path))
+    with pytest.raises(InputError, match="standard input is no parquet"):
+        items("-", tmp_path, input_format="parquet")
 
 
 def test_skip_existing_leaves_out_images_with_a_sidecar_and_the_others_keep_their_seeds(tmp_path):
