@@ -77,6 +77,8 @@ class TarSource:
                 self.warnings.append(f"{shown(path)} is broken, what follows in it is not read: {error}")
                 return
             if member is None:
+                if _follows(archive):
+                    self.warnings.append(f"{shown(path)} goes on after its end mark, which is not read (tars put together)")
                 return
             archive.members.clear()  # tarfile keeps all that it has seen
             if not member.isdir():
@@ -131,6 +133,12 @@ def _open(path: str) -> tarfile.TarFile:
         return tarfile.open(path, "r:", errors="surrogateescape")
     except (OSError, tarfile.TarError) as error:
         raise InputError(f"can't read {shown(path)}: {error}", "check that it is a tar") from error
+
+
+def _follows(archive: tarfile.TarFile) -> bool:
+    """Whether anything but zeros stands behind the end mark, as where one tar was appended to another."""
+    archive.fileobj.seek(archive.offset)
+    return any(any(block) for block in iter(lambda: archive.fileobj.read(1 << 20), b""))
 
 
 def _content(path: str, member: tarfile.TarInfo) -> bytes:

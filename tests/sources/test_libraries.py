@@ -224,6 +224,19 @@ def test_a_tar_with_dangerous_and_broken_members(tmp_path):
     assert source.ignored == 1
 
 
+def test_a_shard_that_goes_on_after_its_end_mark_is_named(tmp_path):
+    def tar(name):
+        with tarfile.open(tmp_path / name, "w") as archive:
+            member = tarfile.TarInfo("a.png")
+            archive.addfile(member)
+        return (tmp_path / name).read_bytes()
+
+    (tmp_path / "both.tar").write_bytes(tar("1.tar") + tar("2.tar"))
+    for name, warned in (("1.tar", 0), ("both.tar", 1)):
+        source = open_source(tmp_path / name, 0, tmp_path / "out")
+        assert len(list(source.items())) == 1 and len(source.warnings) == warned
+
+
 def test_shards_that_are_missing_or_compressed_are_one_sentence(tmp_path):
     with tarfile.open(tmp_path / "0.tar", "w:gz"):
         pass
