@@ -15,7 +15,6 @@ from caption.errors import BadRow, MissingField
 from caption.item import Item
 from caption.prompts import MissingFieldError, Prompts, filled, is_missing
 from caption.sources.picture import NAMED, Picture, Pictures
-from caption.where import Where
 from checkpoint.ids import IdSet, digest
 
 _BLOCK = 1024  # items whose ids are looked up at once
@@ -89,18 +88,20 @@ class ItemSource:
     def _without_existing(self, items: Iterator[Item]) -> Iterator[Item]:
         latest = None  # of several items of one image, the first counts
         for item in items:
-            if not self._has_sidecar(item.where):
+            if not self._has_sidecar(item):
                 yield item
             elif item.where != latest:
                 latest = item.where
                 self.left_out += 1
                 self.left_out_first += [item.id] * (self.left_out <= NAMED)
 
-    def _has_sidecar(self, where: Where) -> bool:
-        if not isinstance(where, str):
+    def _has_sidecar(self, item: Item) -> bool:
+        """Of its image, or of its own: an image with several prompts gets ``a.PROMPT.txt`` for each."""
+        if not isinstance(item.where, str):
             return False
-        stem = os.path.splitext(where)[0]
-        return any(os.path.lexists(stem + ending) for ending in self._endings)
+        stem = os.path.splitext(item.where)[0]
+        stems = (stem, f"{stem}.{item.prompt_name}") if item.prompt_name else (stem,)
+        return any(os.path.lexists(one + ending) for one in stems for ending in self._endings)
 
     def _made(self, picture: Picture, index: int, seed: int) -> list[Item]:
         """The items of one picture: one a prompt."""

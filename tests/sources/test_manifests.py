@@ -246,6 +246,8 @@ def test_a_sidecar_that_comes_later_changes_the_id_of_no_other_item(tmp_path):
     path = write(tmp_path / "rows.jsonl", '{"image": "a.jpg", "id": 1}\n{"image": "b.jpg", "id": 1}\n')
     asked = {"skip_existing": ".txt", "prompts": {"one": "One?", "two": "Two?"}}
     assert [item.id for item in items(path, tmp_path, **asked)[0]] == ["1#one", "1#two", "1#one~2", "1#two~2"]
+    write(tmp_path / "a.two.txt", "")
+    assert [item.id for item in items(path, tmp_path, **asked)[0]] == ["1#one", "1#one~2", "1#two~2"]
     write(tmp_path / "a.txt", "")
     found, source = items(path, tmp_path, **asked)
     assert [item.id for item in found] == ["1#one~2", "1#two~2"] and source.left_out == 1
