@@ -132,6 +132,16 @@ def test_an_imagefolder_can_be_the_input_itself(job, datasets):
     assert len(loaded(datasets, "imagefolder", data_dir=str(job.input))["text"]) == len(NAMES)
 
 
+def test_an_imagefolder_in_the_input_names_the_files_as_they_are(tmp_path, capsys):
+    job = Job(tmp_path)
+    job.add("%25C3.png", "sub/a.png", str(job.input / "b.png"), str(tmp_path / "c.png"), "../d.png")
+    (job.input / "%25C3.png").rename(job.input / "%C3.png")
+    assert job.export("imagefolder", "--beside") == 0
+    lines = (job.input / "metadata.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file_name"] for line in lines] == ["%C3.png", "sub/a.png", "b.png"]
+    assert "2 pictures are no files in" in (said := capsys.readouterr().out) and "3 captions written" in said
+
+
 def test_webdataset_shards_of_one_ending_are_read_by_datasets(tmp_path, datasets):
     job = Job(tmp_path)
     job.add("a/1.jpg", "a/2.JPG", "3.jpg", caption="Row {}.")

@@ -6,10 +6,11 @@ import csv
 import io
 import os
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import orjson
 
+from caption.checks import no_utf_8
 from caption.errors import ItemError, OutputError
 from caption.outputs.archived import ending
 from caption.outputs.committed import Row
@@ -18,7 +19,7 @@ from caption.outputs.flat import COLUMNS, flat_row
 from caption.outputs.ledger import Ledger, Position
 from caption.outputs.note import Note
 from caption.outputs.pictures import link_or_copy, picture_path, relative, write_new
-from caption.sources.folder import shown
+from caption.sources.folder import as_id, shown
 
 _READ = 1 << 20
 
@@ -134,8 +135,9 @@ class ImageFolder(Lines):
 
     def line(self, row):
         name, origin = row.data["image"], self.options.origin(row)
-        image, source = relative(name), picture_path(origin.input, name)
-        if image is None or (self.options.beside and not source.is_file()):
+        source = picture_path(origin.input, name)
+        image = self._inside(source) if self.options.beside else relative(name)
+        if image is None:
             self._outside.add(name)
             return b""
         if not self.options.beside:
@@ -151,3 +153,10 @@ class ImageFolder(Lines):
                 self._unread.add(name)
                 return b""
         return orjson.dumps({"file_name": str(image), self.options.column: row.data["caption"]}) + b"\n"
+
+    def _inside(self, source: Path) -> PurePosixPath | None:
+        """The path of a picture below the input; None if it is no file there."""
+        if not (source.is_file() and source.is_relative_to(self.options.input)):
+            return None
+        name = source.relative_to(self.options.input).as_posix()
+        return relative(as_id(name) if no_utf_8(name) else name)
