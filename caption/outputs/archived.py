@@ -20,7 +20,7 @@ from caption.where import Where
 class Archived:
     """Finds the picture of a row: the file of its name, or the place in the run's input that has its id.
 
-    The input is looked through once, when the first picture is no such file; the places of those that are none are kept.
+    The input is looked through once, when the first picture is no such file; the places of those are kept.
 
     Args:
         out: output folder of the run.

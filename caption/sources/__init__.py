@@ -110,7 +110,7 @@ def _pictures(path: str, kind: str, output: Path, options: Mapping[str, Any]) ->
     if kind == "auto":
         kind = _by_ending(path)
     if not kind and path.lower().endswith(".json"):
-        raise InputError(f"{shown(path)} is one JSON text", f"write an object a line: jq -c '.[]' {shown(path)} > x.jsonl")
+        raise InputError(f"{shown(path)} is one JSON text", "write an object a line: jq -c '.[]' FILE > FILE.jsonl")
     if not stat.S_ISREG(mode) or not kind:
         known = " ".join(ending.lstrip(".") for ending in _BY_ENDING)
         raise InputError(
@@ -129,7 +129,8 @@ def _refuse_unused(described: str, **given: object) -> None:
     for name, value in given.items():
         if value is not None:
             flag = name.replace("_", "-")
-            raise InputError(f"--{flag} is not for the {described}", "leave it out, or say what INPUT is: --input-format")
+            step = "leave it out, or say what INPUT is: --input-format"
+            raise InputError(f"--{flag} is not for the {described}", step)
 
 
 def _by_ending(path: str) -> str:

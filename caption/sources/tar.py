@@ -78,7 +78,7 @@ class TarSource:
                 return
             if member is None:
                 if _follows(archive):
-                    self.warnings.append(f"{shown(path)} goes on after its end mark, which is not read (tars put together)")
+                    self.warnings.append(f"{shown(path)} goes on behind its end mark: that is not read")
                 return
             archive.members.clear()  # tarfile keeps all that it has seen
             if not member.isdir():
