@@ -302,16 +302,12 @@ class Worker:
         if not group:
             return
         self._channel.send(Started(tuple(prepared.ref for prepared in group)))
-        now = time.monotonic()
+        now, requests = time.monotonic(), []
         for prepared in group:
+            item = self._items[prepared.ref]
             self._inside[prepared.ref] = _Inside(prepared.width, prepared.height, now)
-        items = [self._items[prepared.ref] for prepared in group]
-        self._engine.admit(
-            [
-                Request(one.ref, one.inputs, item.seed, item.max_new_tokens, item.penalty)
-                for one, item in zip(group, items)
-            ]
-        )
+            requests.append(Request(prepared.ref, prepared.inputs, item.seed, item.max_new_tokens, item.penalty))
+        self._engine.admit(requests)
 
     def _survive(self, error: Exception) -> None:
         """The engine raised: find out whose fault it is. Raises _Unusable if the process can't go on."""
