@@ -71,6 +71,9 @@ def picture_of(value: Any, root: str, place: str, id: str | None, fields: dict |
         return Picture(id or place, "", "", fields, (BadRow.__name__, "it names no picture"))
     if not isinstance(value, str):
         return Picture(id or place, "", "", fields, (BadRow.__name__, f"its picture is no path: {repr(value)[:80]}"))
+    if value.startswith("data:"):  # a picture would be its own id
+        fault = (BadRow.__name__, "its picture is a data URI: write it into a file, or into a cell of Parquet")
+        return Picture(id or place, "", "", fields, fault)
     if value.startswith("file://"):
         value = urllib.parse.unquote(urllib.parse.urlsplit(value).path, errors="surrogateescape")
     shown = as_id(value)

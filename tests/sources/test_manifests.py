@@ -71,16 +71,17 @@ def test_each_bad_row_of_jsonl_is_one_failed_item_and_costs_no_neighbour(tmp_pat
     lines = [
         '{"image": "a.jpg"}', '{"image": "b.j', "[1]", '{"picture": "c.jpg"}', '{"image": ""}', '{"image": 5}',
         '{"image": "d.jpg", "seed": "x"}', '{"image": "e.jpg", "max_new_tokens": 0}', '{"image": "http://x/f.jpg"}',
-        '{"image": "g.jpg", "prompt": 3}', '{"image": "s3://b/h.jpg"}', '{"image": "i.jpg"',
+        '{"image": "g.jpg", "prompt": 3}', '{"image": "s3://b/h.jpg"}',
+        '{"image": "data:image/png;base64,iVBO"}', '{"image": "i.jpg"',
     ]  # fmt: skip
     found, _ = items(write(tmp_path / "rows.jsonl", "\n".join(lines)), tmp_path)
     assert [item.fault and item.fault[0] for item in found] == [
         None, "BadRow", "BadRow", "BadRow", "BadRow", "BadRow", "BadRow", "BadRow", "NotLocal", "BadRow", "NotLocal",
-        "BadRow",
+        "BadRow", "BadRow",
     ]  # fmt: skip
     assert len({item.id for item in found}) == len(found)
     assert found[1].id == "rows.jsonl:2"
-    assert [item.index for item in found] == list(range(12))
+    assert [item.index for item in found] == list(range(13))
 
 
 def test_a_repeated_id_gets_an_id_of_its_own_that_stays_when_the_input_grows(tmp_path):
