@@ -63,7 +63,8 @@ class Archived:
                 return {}
             items = open_source(settings["input"], 0, self._out, settings).items(None)
             wanted = (item for item in items if self._only is None or item.id in self._only)
-            return {item.id: item.where for item in wanted if item.where != os.path.join(self._root, item.image)}
+            places = ((item.id, item.where) for item in wanted if item.where != os.path.join(self._root, item.image))
+            return {id: where for id, where in places if where}
         except (CaptionError, OSError):  # the input is gone: its pictures are counted as missing
             return {}
 
