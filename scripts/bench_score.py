@@ -45,7 +45,7 @@ def write_clip(folder: Path, device: str) -> None:
     import torch
     from random_model import _vocabulary
     from tokenizers import processors
-    from transformers import CLIPConfig, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
+    from transformers import AutoModel, CLIPConfig, CLIPProcessor, PreTrainedTokenizerFast
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     special = {49406: "<|startoftext|>", 49407: "<|endoftext|>"}
@@ -59,7 +59,7 @@ def write_clip(folder: Path, device: str) -> None:
     )  # fmt: skip
     torch.manual_seed(0)
     with torch.device(device):
-        model = CLIPModel._from_config(CLIPConfig(**VIT_L), dtype=torch.float16)
+        model = AutoModel.from_config(CLIPConfig(**VIT_L), dtype=torch.float16)
     model.save_pretrained(folder)
     CLIPProcessor(CLIPImageProcessorPil(), tokenizer).save_pretrained(folder)
 

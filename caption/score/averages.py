@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
-from caption.report.folder import Folder
-from caption.score.keys import Keys, whole_rows
+from caption.choose.scores import SCORE
+from caption.score.current import scored_captions
 from caption.score.rows import SCORES
 
 _SHOWN = 40  # groups; all of them stand in run.json
@@ -76,7 +77,7 @@ def averages(out: Path, group_by: str | None) -> Averages | None:
     """Of all scores in the folder; None if there are none. group_by: a field of the captions' rows, or of ``extra``."""
     scores, parts = array("d"), Counter()
     seen: Counter = Counter()
-    for row in whole_rows(out / SCORES):
+    for row in _rows(out / SCORES):
         scores.append(row["score"])
         seen.update(row["parts"].keys())
         parts.update(row["parts"])
@@ -92,12 +93,10 @@ def averages(out: Path, group_by: str | None) -> Averages | None:
 
 
 def _groups(out: Path, group_by: str) -> dict[str, Group]:
-    scores = Keys((row["id"], row["score"]) for row in whole_rows(out / SCORES))
     groups: dict[str, Group] = {}
-    for located in Folder(out).captions():
-        score = scores.get(located.row["id"])
-        if score is not None:
-            groups.setdefault(_value(located.row, group_by), Group()).add(score)
+    for rows in scored_captions(out):
+        for row in rows:
+            groups.setdefault(_value(row, group_by), Group()).add(row[SCORE])
     return groups
 
 
@@ -106,3 +105,12 @@ def _value(row: dict[str, Any], name: str) -> str:
     if value is None or value == "" or value == []:
         return WITHOUT
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of scores; a torn one at the end, which the next run cuts, is none."""
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"}\n"):
+                    yield orjson.loads(line)

@@ -26,10 +26,10 @@ from caption.outputfolder import make_folder, open_record, record_errors
 from caption.outputs.rows import RowFiles
 from caption.runfile import RunFile
 from caption.score.averages import Averages, averages
+from caption.score.current import withdraw_stale
 from caption.score.references import References
 from caption.score.rows import FAILED_SCORES, FOLDER, SCORES, score_files
 from caption.score.source import ScoreSource
-from caption.score.stale import withdraw_stale
 from caption.scorer import Scorer
 from caption.settings import OPTIONS, Settings
 from caption.setup import chosen_dtype
