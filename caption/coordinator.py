@@ -130,7 +130,7 @@ class Coordinator:
                 self._lookout.look(self._snapshot)
             if not self._feed.fill(self._schedule, self._sort_out):
                 break
-        if self._feed.ended and not self._feed.read:
+        if self._feed.ended and not (self._feed.read or self._source.elsewhere):
             reason = f" ({self._source.warnings[0]})" if self._source.warnings else ""
             problem = f"there are no pictures in the {self._source.described}{reason}"
             raise InputError(problem, self._source.takes)

@@ -20,6 +20,7 @@ from caption.option import Option
 from caption.outputs.formats import parse_formats
 from caption.prompts import named_prompts, prompt_text, prompt_weights
 from caption.schedule import KINDS
+from caption.shard import parse_shard
 from caption.sources import KINDS as INPUT_FORMATS
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -52,6 +53,11 @@ class Settings:
     limit: int | None = _option(
         None, "only the first N images of the input", group="data", mark="free", metavar="N", check=at_least(1)
     )
+    shard: str | None = _option(
+        None, "do only shard I of N of the input, counted from 0, by a hash of each image's id, in a folder of its own "
+        "in OUT; caption.merge makes one of them all", group="data", mark="free", metavar="I/N",
+        make=lambda text: str(parse_shard(text)),
+    )  # fmt: skip
     input_format: str = _option(
         "auto", "what INPUT is; auto goes by its name and content", group="data", mark="caption", choices=INPUT_FORMATS
     )
