@@ -259,6 +259,10 @@ class Settings:
         "model loads, and a minute at least; 0 is never; default is 300, and 3600 on a CPU", group="run", mark="free",
         metavar="S", check=lambda value: None if value == 0 or value >= 2 else "is neither 0 nor at least 2",
     )  # fmt: skip
+    grace: float | None = _option(
+        None, "seconds after a Ctrl-C or SIGTERM in which images inside the engine may end, then all stops at once; "
+        "default is as long as they take", group="run", mark="free", metavar="S", check=at_least(0),
+    )  # fmt: skip
     checkpoint_every: int = _option(
         1000, "commit after this many images, and every 30 s; less often where the disk is slow", group="run",
         mark="free", metavar="N", check=at_least(1),

@@ -19,6 +19,7 @@ from caption.sources.picture import NAMED, Picture, Pictures
 from checkpoint.ids import IdSet, digest
 
 _BLOCK = 1024  # items whose ids are looked up at once
+_ENOUGH = 100_000  # images of a shard, from which on their number is known well enough without counting them
 _LARGEST_EXTRA = 1 << 20  # bytes of JSON that a row may carry
 
 
@@ -71,11 +72,16 @@ class ItemSource:
         return self._pictures.warnings
 
     def size(self, limit: int | None = None) -> int | None:
-        """How many items there are, where that is known without reading all of them."""
-        images = None if self._endings or self._shard else self._pictures.size()
+        """How many items there are, where that is known without reading all of them; of a large shard, about."""
+        images = None if self._endings else self._pictures.size()
         if images is None:
             return None
-        return min(images, images if limit is None else limit) * self._prompts.per_image
+        images = min(images, images if limit is None else limit)
+        if self._shard:
+            images = round(images / self._shard.of)
+            if images < _ENOUGH:
+                return None
+        return images * self._prompts.per_image
 
     def items(self, limit: int | None = None) -> Iterator[Item]:
         """The items of the first ``limit`` images, in order; their ids are made unique."""
