@@ -105,7 +105,8 @@ class Coordinator:
         while not self._ended():
             self._keep(self._dispatcher.collect(0 if behind else _POLL))
             if self._stop.asked and not self._dispatcher.draining:
-                given = "" if self._settings.grace is None else f", if that takes no more than {self._settings.grace:g} s"
+                grace = self._settings.grace
+                given = "" if grace is None else f", if that takes no more than {grace:g} s"
                 self._lookout.say(f"Stopping: the batches in flight are finished{given}. Ctrl-C again stops at once.")
                 self._dispatcher.drain()
             if self._at_once:
