@@ -152,6 +152,8 @@ class Dynamic(Schedule):
 
     def take(self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0) -> list[Item]:
         want = min(want, self._allowed(worker, slots, ready))
+        if not want:
+            return []
         taken = super().take(worker, want)
         if len(taken) == want or self._shards[worker] or not self.pending:
             return taken
