@@ -165,7 +165,10 @@ class Dynamic(Schedule):
                 break
             taken.append(shard.popleft())
             self._hold(worker, 1)
-            heapq.heapreplace(longest, (length + 1, place, shard)) if shard else heapq.heappop(longest)
+            if shard:
+                heapq.heapreplace(longest, (length + 1, place, shard))
+            else:
+                heapq.heappop(longest)
         return taken
 
     def _allowed(self, worker: str, slots: int, ready: int) -> int:

@@ -14,7 +14,7 @@ from checkpoint.ids import digest
 
 _TEXT = re.compile(r"(\d+)/(\d+)", re.ASCII)
 _FOLDER = re.compile(r"shard-(\d{4,})-of-(\d{4,})", re.ASCII)
-MOST = 100_000  # more jobs than any array has: Slurm's own limit is 1,001, and at most 4,000,001
+MOST = 100_000  # of one set: each reads all names of the input, so that many more would do little else
 
 
 class Shard(NamedTuple):

@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--gpus", default="1,8,64,256,512,1000", help="numbers of GPUs (default %(default)s)")
     parser.add_argument("--images", type=int, default=1_000_000_000, help="of the whole job (default %(default)s)")
     parser.add_argument("--each", type=int, default=3000, help="images a GPU that are simulated (default %(default)s)")
-    parser.add_argument("--header", type=float, default=HEADER, help="seconds to look into a file (default %(default)s)")
+    parser.add_argument("--header", type=float, default=HEADER, help="seconds a look in a file (default %(default)s)")
     parser.add_argument("--machine", type=int, default=8, help="GPUs of a machine (default %(default)s)")
     parser.add_argument("--lifetime", type=float, default=24, help="hours that a machine lives (default %(default)s)")
     parser.add_argument("--away", type=float, default=600, help="seconds until another is there (default %(default)s)")
