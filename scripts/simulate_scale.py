@@ -4,10 +4,10 @@
         [--header 0.000024] [--lifetime 24] [--away 600] [--machine 8]
     python scripts/simulate_scale.py --calibrate
 
-Each number of GPUs is simulated image by image (simulated_cluster.py), EACH images a GPU: long enough to see the pace
-of full slots and the end. What a billion takes follows from that pace, the deaths of machines, and for shards from a
-draw of what each gets. --calibrate measures what the simulation takes from this machine, and compares it with a real
-run. What came out: scale.md.
+Each number of GPUs is simulated image by image (simulated_cluster.py), EACH images a GPU, or 1.5 million in all: long
+enough to see the pace of full slots and the end. What a billion takes follows from that pace, the deaths of machines,
+and for shards from a draw of what each gets. --calibrate measures what the simulation takes from this machine, and
+compares it with a real run. What came out: scale.md.
 """
 
 import argparse
@@ -38,6 +38,7 @@ ROOT = Path(__file__).parents[1]
 CALL = 6e-6  # seconds of the system's calls for one message, by --calibrate
 NAMES = 190_000  # of a list that a job reads a second, to find its own among them; README.md
 HEADER = 24e-6  # seconds for the header of a file that is in memory; 0 for tars and tables; bench_sources.py
+MOST = 1_500_000  # images that are simulated one by one
 LOAD = 60.0  # seconds from the start of a job to its first batch, its model at hand
 # Seconds until the first pictures are in: fitted to the first line of MEASURED, the others are predictions.
 FIRST = 1.86
@@ -77,14 +78,19 @@ def one_run(counts: list[int], each: int, header: float) -> dict[int, Figures]:
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     found: dict[int, Figures] = {}
     for gpus in counts:
-        figures = found[gpus] = simulated(Engine(first=FIRST), gpus, gpus * each, lengths(100_000), header=header)
+        images = min(gpus * each, MOST)
+        figures = found[gpus] = simulated(Engine(first=FIRST), gpus, images, lengths(100_000), header=header)
         alone = found[counts[0]].steady / counts[0]
         print(
             f"| {gpus:,} | {figures.steady:,.0f} | {100 * figures.steady / gpus / alone:.0f} % | {figures.share:.2f} | "
-            f"{figures.messages:,.0f} | {1e6 * figures.share / figures.steady:.0f} | {figures.tail:.1f} s |",
+            f"{figures.messages:,.0f} | {1e6 * figures.share / figures.steady:.0f} | {idle(figures)} |",
             flush=True,
         )
     return found
+
+
+def idle(figures: Figures) -> str:
+    return "starved" if figures.share > 0.98 else f"{figures.tail:.1f} s"
 
 
 def a_death(machine: int, each: int) -> float:
@@ -127,11 +133,11 @@ def whole(found: dict[int, Figures], given: argparse.Namespace, lost: float) -> 
         machines = max(1, gpus // given.machine)
         hours = given.images / (figures.steady * up) / 3600
         died = machines * hours * 3600 * deaths
-        row = f"| {gpus:,} | {hours:,.1f} | {died:,.0f} | {100 * (1 - up):.2f} % | {figures.tail:.1f} s |"
+        row = f"| {gpus:,} | {hours:,.1f} | {died:,.0f} | {100 * (1 - up):.2f} % | {idle(figures)} |"
         pace = alone * min(gpus, given.machine)
         for jobs in (machines, 4 * machines):
-            took, idle = shards(given.images, machines, jobs, pace, deaths, each_death)
-            row += f" {took:,.1f} | {100 * idle:.1f} % |"
+            took, unused = shards(given.images, machines, jobs, pace, deaths, each_death)
+            row += f" {took:,.1f} | {100 * unused:.1f} % |"
         print(row, flush=True)
 
 
