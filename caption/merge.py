@@ -24,6 +24,7 @@ from caption.outputfolder import make_folder, open_record, record_errors
 from caption.outputs.rows import CAPTIONS, FAILED
 from caption.prompts import Prompts
 from caption.runfile import RunFile
+from caption.score.rows import SCORES
 from caption.shard import image_of
 from caption.shardset import ShardFolder, find_shards, reading
 from caption.stop import StopSignals
@@ -75,6 +76,8 @@ def _merge(shards: list[ShardFolder], out: Path, stop: StopSignals) -> int:
     say(f"Captions: {out / CAPTIONS}" + (f", failures: {out / FAILED}" if counts[FAILED] else ""))
     took = clock(time.monotonic() - begin)
     say(f"Merged: {added:,} rows in {took}; {counts[CAPTIONS]:,} captioned, {counts[FAILED]:,} failed in all.")
+    if any((one.path / SCORES).exists() for one in shards):
+        say(f"Scores of shards are not taken over: python -m caption.score {out} --scorer MODEL scores all of it.")
     if undone:
         are = "shards are" if undone > 1 else "shard is"
         say(f"{undone:,} {are} not done: the same command, typed when all are, adds what is missing.")

@@ -56,7 +56,7 @@ class View:
 
         Raises `Damaged`, before the first of them, if they are not what was committed; OSError.
         """
-        paths, extent = Paths(self.out), self.committed[name]
+        paths, extent = self.paths, self.committed[name]
         if self.state.intent:
             raise Damaged(paths.rows(name), 0, "rows were being withdrawn, the next run into the folder completes that")
         check_sizes(paths, self.state)
