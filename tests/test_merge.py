@@ -53,6 +53,9 @@ def same(row):
 def test_merged_shards_are_what_an_unsharded_run_makes_and_go_on_as_one(job, tmp_path, capsys):
     table, shards, whole, prompts = job
     out = tmp_path / "all"
+    for number in range(SHARDS):
+        assert verify.main([str(shards / Shard(number, SHARDS).folder)]) == 0
+        assert "+ 0 pending; 0 rows are orphaned" in capsys.readouterr().out
     assert merged(shards, "--output", out) == 0
     assert "Merged: 80 rows" in capsys.readouterr().out
     assert {id: same(row) for id, row in captions(out).items()} == {
