@@ -105,9 +105,11 @@ class Coordinator:
         while not self._ended():
             self._keep(self._dispatcher.collect(0 if behind else _POLL))
             if self._stop.asked and not self._dispatcher.draining:
-                self._lookout.say("Stopping: the batches in flight are finished. Ctrl-C again stops at once.")
+                grace = self._settings.grace
+                given = "" if grace is None else f", if that takes no more than {grace:g} s"
+                self._lookout.say(f"Stopping: the batches in flight are finished{given}. Ctrl-C again stops at once.")
                 self._dispatcher.drain()
-            if self._stop.asked > 1:
+            if self._at_once:
                 self._crew.kill_all()
             if not self._dispatcher.draining:
                 behind = self._twins.waiting < WINDOW and self._feed.fill(self._schedule, self._sort_out)
@@ -130,7 +132,7 @@ class Coordinator:
                 self._lookout.look(self._snapshot)
             if not self._feed.fill(self._schedule, self._sort_out):
                 break
-        if self._feed.ended and not self._feed.read:
+        if self._feed.ended and not (self._feed.read or self._source.elsewhere):
             reason = f" ({self._source.warnings[0]})" if self._source.warnings else ""
             problem = f"there are no pictures in the {self._source.described}{reason}"
             raise InputError(problem, self._source.takes)
@@ -165,6 +167,12 @@ class Coordinator:
             return not self._crew.working
         return self._all_done()
 
+    @property
+    def _at_once(self) -> bool:
+        """Whether what is inside the engines gets no more time: it is done again by the next run."""
+        grace = self._settings.grace
+        return self._stop.asked > 1 or (grace is not None and self._stop.waited > grace)
+
     def _all_done(self) -> bool:
         return self._feed.ended and not (self._dispatcher.busy or self._twins.waiting)
 
@@ -176,7 +184,7 @@ class Coordinator:
             self._when_done()
         self._crew.tell_all(Finish())
         deadline = time.monotonic() + _LAST_GRACE
-        while self._crew.working and time.monotonic() < deadline and self._stop.asked < 2:
+        while self._crew.working and time.monotonic() < deadline and not self._at_once:
             self._crew.poll(_POLL)
         self._record.commit()
         self._lookout.look(self._snapshot, last=True)

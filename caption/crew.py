@@ -23,6 +23,7 @@ from caption.stall import StallWatch
 FAILED_LOADS = 3  # a seat whose worker dies this often in a row before it has loaded is given up
 FRUITLESS_DEATHS = 10  # ... or this often in a row without one result in between
 LONGEST_PAUSE = 60.0  # seconds between two tries on one seat
+_WATCH_EVERY = 0.2  # seconds between two looks for workers that hang
 _HOPELESS = {"NotFound", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", "DoesNotFit", "DoesNotLoad"}
 
 
@@ -125,7 +126,7 @@ class Crew:
         self._bell, self._rope = socket.socketpair()
         self._rope.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ)
-        self._ending = False
+        self._ending, self._watched = False, 0.0
 
     def __enter__(self) -> Crew:
         return self
@@ -256,6 +257,10 @@ class Crew:
                 return
 
     def _end_stalled(self, events: list) -> None:
+        now = time.monotonic()
+        if now - self._watched < _WATCH_EVERY:
+            return  # with hundreds of workers this took most of a look at them
+        self._watched = now
         for member in self.members:
             if not member.child:
                 continue

@@ -98,7 +98,8 @@ class Dispatcher:
         self._begun = self._begun or self._settings.start == "each" or self._crew.assembled
         hungry = ready = [member for member in self._crew.members if self._begun and member.state == "ready"]
         working = {member.name for member in self._crew.members if not member.gone}
-        while hungry:  # a batch each in turn: the first must not take what the others could begin with
+        # A batch each in turn: the first must not take what the others could begin with.
+        while hungry and (self._schedule.pending or self._suspects):
             hungry = [member for member in hungry if self._feed(member, working, len(ready))]
 
     @property

@@ -43,7 +43,7 @@ def dry_run(settings: Settings, fingerprint: dict[str, Any], source: Source, sea
     view = compare_with_record(out, fingerprint)
     with record_errors(out):
         plan = Plan(settings, source, seats, view)
-    if not plan.read:
+    if not (plan.read or source.elsewhere):
         raise InputError(f"there are no pictures in the {source.described}", source.takes)
     say(f"Input   {source.described}: {_images(plan.read)}")
     say(f"Output  {settings.output}" + ("" if out.exists() else " (would be made)"))

@@ -18,7 +18,7 @@ class Item(NamedTuple):
     """One image under one prompt; travels from a source to a worker and back by its lease.
 
     Attributes:
-        index: position in the full input, counted from 0.
+        index: position among the items of the input, or of the run's shard of it, counted from 0.
         id: the key of the row; valid Unicode.
         image: what the row shows as the image.
         where: the path to open, which may hold undecodable bytes as surrogates; or another place of caption.where.

@@ -28,6 +28,7 @@ from caption.redo import is_under_way, withdraw_rows
 from caption.runfile import RunFile
 from caption.settings import Settings, caption_settings
 from caption.setup import chosen_dtype
+from caption.shard import common_folder, own_folder, parse_shard
 from caption.sources import STDIN, Source, open_source
 from caption.stage import Stage
 from caption.stop import StopSignals
@@ -48,6 +49,8 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
         CaptionError: the run can't begin or can't go on.
     """
     laps = laps or Laps()
+    if settings.shard:
+        settings = dataclasses.replace(settings, output=own_folder(settings.output, parse_shard(settings.shard)))
     with StopSignals() as stop:
         seats = choose_seats(settings)
         summary.warn_of_slowness(settings, seats)
@@ -103,7 +106,7 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
 def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
     """What can't change between two runs into one folder, less the model, whose identity is found out later.
 
-    That identity stands for its revision too.
+    That identity stands for its revision too. A shard changes no caption, but its folder is that of no other.
     """
     fields = caption_settings(settings)
     del fields["revision"], fields["model"]
@@ -112,6 +115,7 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
         paths["input"] = STDIN
     lora = fields["lora"] and identity(locate(fields["lora"]))
     fingerprint = fields | paths | {"lora": lora, "dtype": dtype, "row_format": _ROW_FORMAT}
+    fingerprint |= {"shard": settings.shard} if settings.shard else {}
     return with_old_places(Path(settings.output), fingerprint) if settings.moved else fingerprint
 
 
@@ -124,9 +128,10 @@ def _table_folder(settings: Settings) -> str:
 def _open_source(settings: Settings) -> Source:
     path, out = Path(settings.input), Path(settings.output)
     source = open_source(path, settings.seed, out, dataclasses.asdict(settings))
-    with contextlib.suppress(OSError):  # an output that is not there yet is another folder
-        if path.samefile(out):
-            raise UsageError(f"INPUT and --output are the same folder {path}", "choose another --output")
+    for folder in [out, *([common_folder(out)] if settings.shard else [])]:
+        with contextlib.suppress(OSError):  # an output that is not there yet is another folder
+            if path.samefile(folder):
+                raise UsageError(f"INPUT and --output are the same folder {path}", "choose another --output")
     return source
 
 

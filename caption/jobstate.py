@@ -154,7 +154,7 @@ class Observer:
         latest, found.workers = _last_entry(out / STATS, found.run)
         found.state = self._state(record, run)
         found.seen = self._seen(record, latest)
-        self._add_progress(found, latest)
+        self._add_progress(found, run.get("merged", {}) | latest)
         self._add_scores(found)
         if run and found.state != "running":
             found.go_on = _command(found, run, out)
@@ -239,6 +239,12 @@ def _command(found: JobState, run: dict[str, Any], out: Path) -> str | None:
     command = " ".join([*variables, shlex.join(["python", "-m", "caption.run", *words])])
     here = run.get("cwd")
     return f"cd {shlex.quote(here)} && {command}" if here and here != os.getcwd() else command
+
+
+def without(argv: Sequence[str], option: str) -> list[str]:
+    """The words of a command less an option that has a value."""
+    words = iter(argv)
+    return [word for word in words if not (word.startswith(f"{option}=") or (word == option and [next(words, None)]))]
 
 
 def to_go_on(argv: Sequence[str], output: str | None = None) -> list[str]:

@@ -23,9 +23,9 @@ from caption.sources.items import ItemSource
 
 # Of a run that has an input and a folder for its rows.
 _OF_RUNS = {
-    "input", "output", "limit", "input_format", "image_root", "image_column", "id_column", "details", "skip_existing",
-    "dedupe", "prompts", "prompt_weights", "schedule", "format", "checkpoint_every", "retry_failed", "redo", "moved",
-    "strict", "dry_run", "stats_every", "log_file", "log_format", "metrics_port",
+    "input", "output", "limit", "shard", "input_format", "image_root", "image_column", "id_column", "details",
+    "skip_existing", "dedupe", "prompts", "prompt_weights", "schedule", "format", "checkpoint_every", "retry_failed",
+    "redo", "moved", "strict", "dry_run", "stats_every", "log_file", "log_format", "metrics_port",
 }  # fmt: skip
 
 

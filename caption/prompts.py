@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,6 +147,11 @@ class Prompts:
     def per_image(self) -> int:
         """How many items an image makes, unless it has a prompt of its own."""
         return 1 if self._edges else max(1, len(self._named))
+
+    @property
+    def endings(self) -> Sequence[str]:
+        """Names that stand behind the ids of an image's items; none where an image makes one."""
+        return self._names if self.per_image > 1 else ()
 
     @property
     def plain(self) -> bool:

@@ -8,7 +8,7 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,10 @@ def read_run_file(out: Path) -> dict[str, Any]:
     return content
 
 
+def _identity(run: dict[str, Any]) -> tuple:
+    return tuple(run.get(name) for name in ("host", "pid", "begin", "folder"))
+
+
 class RunFile:
     """One entry of ``run.json``, written when the run begins and again when it ends.
 
@@ -134,6 +138,11 @@ class RunFile:
     def before(self, name: str) -> Any:
         """What the latest earlier run of the folder noted under this name; None: nothing."""
         return next((run[name] for run in reversed(self._content["runs"][:-1]) if name in run), None)
+
+    def add(self, runs: Sequence[dict[str, Any]]) -> None:
+        """Entries of runs into other folders, whose rows this one takes over: before this one, each run once."""
+        known = {_identity(run): run for run in self._content["runs"][:-1]} | {_identity(run): run for run in runs}
+        self._content["runs"] = [*known.values(), self._entry]
 
     def note(self, **facts: Any) -> None:
         """Adds facts to this run's entry and writes the file."""

@@ -38,6 +38,7 @@ class Schedule:
     """What the three have in common: a shard (a queue of items) for each worker.
 
     Attributes:
+        pending: items that nobody holds; counted, because with hundreds of workers each look at all shards costs.
         rounds: how the rounds went, where there are any.
     """
 
@@ -47,12 +48,8 @@ class Schedule:
         self._shards: dict[str, deque[Item]] = {worker: deque() for worker in workers}
         # Items that a worker has taken and that have not ended; of one that has left, too: others do them.
         self._held = Counter()
+        self._all_held = self.pending = 0
         self._complete = False
-
-    @property
-    def pending(self) -> int:
-        """Items that nobody holds."""
-        return sum(map(len, self._shards.values()))
 
     def sizes(self) -> dict[str, int]:
         return {worker: len(shard) for worker, shard in self._shards.items()}
@@ -83,18 +80,25 @@ class Schedule:
         """
         shard = self._shards[worker]
         taken = [shard.popleft() for _ in range(alike(shard, want))]
-        self._held[worker] += len(taken)
+        self._hold(worker, len(taken))
         return taken
+
+    def _hold(self, worker: str, count: int) -> None:
+        """So many items go from a shard to the worker; or back, if the count is negative."""
+        self._held[worker] += count
+        self._all_held += count
+        self.pending -= count
 
     def ended(self, worker: str, count: int, now: float = 0.0) -> None:
         """``count`` items that ``worker`` took have come to their end, at the time ``now`` in seconds."""
         self._held[worker] -= count
+        self._all_held -= count
 
     def give_back(self, worker: str, items: Iterable[Item]) -> None:
         """Items that ``worker`` took and did not finish go to the head of its shard."""
         items = list(items)
         self._shards[worker].extendleft(reversed(items))
-        self._held[worker] -= len(items)
+        self._hold(worker, -len(items))
 
     def join(self, worker: str) -> None:
         """``worker`` comes to the others, with nothing of its own as yet."""
@@ -120,10 +124,11 @@ class Dynamic(Schedule):
 
     def __init__(self, workers: Sequence[str]):
         super().__init__(workers)
-        self._done = Counter()
+        self._done, self._all_done = Counter(), 0
         self._adapters: set[tuple] = set()  # seen so far
 
     def extend(self, items: Sequence[Item]) -> None:
+        self.pending += len(items)
         self._adapters.update(map(adapter_of, items))
         shards = list(self._shards.values())
         if len(self._adapters) > 1:
@@ -147,13 +152,23 @@ class Dynamic(Schedule):
 
     def take(self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0) -> list[Item]:
         want = min(want, self._allowed(worker, slots, ready))
+        if not want:
+            return []
         taken = super().take(worker, want)
-        while len(taken) < want and not self._shards[worker]:
-            longest = max(self._shards.values(), key=len)
-            if self._held[worker] >= self._fair_share(ready) or not alike(longest, 1, taken):
+        if len(taken) == want or self._shards[worker] or not self.pending:
+            return taken
+        longest = [(-len(shard), place, shard) for place, shard in enumerate(self._shards.values()) if shard]
+        heapq.heapify(longest)
+        while len(taken) < want and longest:
+            length, place, shard = longest[0]
+            if self._held[worker] >= self._fair_share(ready) or not alike(shard, 1, taken):
                 break
-            taken.append(longest.popleft())
-            self._held[worker] += 1
+            taken.append(shard.popleft())
+            self._hold(worker, 1)
+            if shard:
+                heapq.heapreplace(longest, (length + 1, place, shard))
+            else:
+                heapq.heappop(longest)
         return taken
 
     def _allowed(self, worker: str, slots: int, ready: int) -> int:
@@ -163,25 +178,26 @@ class Dynamic(Schedule):
         done = self._done[worker]
         # Its part of what is left, if it goes on as it began: a quarter of that may wait with it. While that says
         # little, it is taken for a tenth as fast as the others.
-        ahead = min(done, self.pending * done // (4 * self._done.total())) if done else 0
+        ahead = min(done, self.pending * done // (4 * self._all_done)) if done else 0
         ahead = max(ahead, self.pending // (40 * len(self._shards)))
         return max(0, slots + ahead - self._held[worker])
 
     def _fair_share(self, ready: int) -> int:
         """What nobody holds more of by taking from others."""
         if not self._complete:
-            return self.pending + self._held.total()
-        return max(1, (self.pending + self._held.total()) // (ready or len(self._shards)))
+            return self.pending + self._all_held
+        return max(1, (self.pending + self._all_held) // (ready or len(self._shards)))
 
     def ended(self, worker: str, count: int, now: float = 0.0) -> None:
         super().ended(worker, count, now)
         self._done[worker] += count
+        self._all_done += count
 
     def leave(self, worker: str) -> None:
         super().leave(worker)
         for shard in self._shards.values():
             self._sort(shard)
-        del self._done[worker]
+        self._all_done -= self._done.pop(worker, 0)
 
 
 class RoundRobin(Schedule):
@@ -193,6 +209,7 @@ class RoundRobin(Schedule):
         self._next = 0
 
     def extend(self, items: Sequence[Item]) -> None:
+        self.pending += len(items)
         for item in items:
             owner = self._order[self._next % len(self._order)]
             self._next += 1

@@ -20,6 +20,7 @@ from caption.option import Option
 from caption.outputs.formats import parse_formats
 from caption.prompts import named_prompts, prompt_text, prompt_weights
 from caption.schedule import KINDS
+from caption.shard import parse_shard
 from caption.sources import KINDS as INPUT_FORMATS
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -52,6 +53,11 @@ class Settings:
     limit: int | None = _option(
         None, "only the first N images of the input", group="data", mark="free", metavar="N", check=at_least(1)
     )
+    shard: str | None = _option(
+        None, "do only shard I of N of the input, counted from 0, by a hash of each image's id, in a folder of its own "
+        "in OUT; caption.merge makes one of them all", group="data", mark="free", metavar="I/N",
+        make=lambda text: str(parse_shard(text)),
+    )  # fmt: skip
     input_format: str = _option(
         "auto", "what INPUT is; auto goes by its name and content", group="data", mark="caption", choices=INPUT_FORMATS
     )
@@ -252,6 +258,10 @@ class Settings:
         None, "seconds without progress after which a worker is killed and replaced, three times as long while its "
         "model loads, and a minute at least; 0 is never; default is 300, and 3600 on a CPU", group="run", mark="free",
         metavar="S", check=lambda value: None if value == 0 or value >= 2 else "is neither 0 nor at least 2",
+    )  # fmt: skip
+    grace: float | None = _option(
+        None, "seconds after a Ctrl-C or SIGTERM in which images inside the engine may end, then all stops at once; "
+        "default is as long as they take", group="run", mark="free", metavar="S", check=at_least(0),
     )  # fmt: skip
     checkpoint_every: int = _option(
         1000, "commit after this many images, and every 30 s; less often where the disk is slow", group="run",

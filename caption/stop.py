@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from caption.console import say
@@ -21,6 +22,7 @@ class StopSignals:
     Attributes:
         asked: how often a stop was asked for.
         signal: the first signal that asked, or None.
+        waited: seconds since then; 0.0 before it.
         before_exit: called with the exit code, before an end at once.
     """
 
@@ -29,6 +31,7 @@ class StopSignals:
         self.signal: signal.Signals | None = None
         self.before_exit: Callable[[int], None] = lambda _: None
         self._looked_after = False
+        self._asked_at: float | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
@@ -40,6 +43,10 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @property
+    def waited(self) -> float:
+        return 0.0 if self._asked_at is None else time.monotonic() - self._asked_at
 
     @contextlib.contextmanager
     def looked_after(self) -> Iterator[None]:
@@ -53,6 +60,7 @@ class StopSignals:
     def _ask(self, number: int, _frame: object) -> None:
         self.asked += 1
         self.signal = self.signal or signal.Signals(number)
+        self._asked_at = self._asked_at or time.monotonic()
         if not self._looked_after:
             say(f"Stopped by {self.signal.name}. To go on, type the same command again.")
             with contextlib.suppress(Exception):

@@ -11,6 +11,8 @@ import numpy as np
 
 from . import ids, index, lock, rows
 from . import state as states
+from .damage import check_sizes, locate
+from .errors import Damaged
 from .ids import IdSet
 from .lock import Holder
 from .paths import FOLDER, Paths
@@ -48,6 +50,19 @@ class View:
     def done(self, wanted: Sequence[str]) -> np.ndarray:
         """Bool array of len(wanted): which of these ids have a committed row."""
         return self._ids.contains([ids.digest(id) for id in wanted])
+
+    def rows(self, name: str) -> Iterator[bytes]:
+        """The committed rows of the row file `name` in their order, with newlines, read as they are asked for.
+
+        Raises `Damaged`, before the first of them, if they are not what was committed; OSError.
+        """
+        paths, extent = self.paths, self.committed[name]
+        if self.state.intent:
+            raise Damaged(paths.rows(name), 0, "rows were being withdrawn, the next run into the folder completes that")
+        check_sizes(paths, self.state)
+        if rows.checksum(paths.rows(name), extent.bytes) != extent.crc32:
+            raise locate(paths, self.state)
+        return itertools.islice(rows.lines(paths.rows(name)), extent.rows) if extent.rows else iter(())
 
     def uncommitted(self) -> Iterator[str]:
         """Ids of the whole rows that stand beyond the last commit, which opening the record would adopt."""

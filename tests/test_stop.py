@@ -65,6 +65,23 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing_that_was_written(pictur
     wait_until_alone(process, 1)
 
 
+def test_after_the_grace_a_sigterm_stops_at_once_but_in_order(tmp_path):
+    empty_pictures(tmp_path / "in", 2)
+    out = tmp_path / "out"
+    process = start(tmp_path / "in", "--output", out, "--model", "null:30000", "--grace", 0.5)
+    deadline = time.monotonic() + 30
+    while not ((out / "run.log").exists() and "ready" in (out / "run.log").read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    asked = time.monotonic()
+    stdout, stderr = process.communicate(timeout=30)
+    assert 0.5 < time.monotonic() - asked < 4
+    assert process.returncode == 143 and "Traceback" not in stdout + stderr
+    assert "if that takes no more than 0.5 s" in stderr + stdout
+    assert runs.run_file(out)["runs"][-1]["exit_code"] == 143
+
+
 def test_ctrl_c_while_models_load_ends_at_once_without_a_traceback(pictures, tmp_path):
     for pause in (0.15, 0.3, 0.45, 0.6):
         process = start(pictures, "--output", tmp_path / "out", *SLOW)

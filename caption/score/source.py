@@ -34,7 +34,7 @@ class ScoreSource:
     """
 
     takes = "there is nothing to score"
-    ignored = left_out = 0
+    ignored = left_out = elsewhere = 0
     ignored_first = left_out_first = ()
 
     def __init__(self, out: Path, scorer: Scorer, references: References | None, image_root: str | None):

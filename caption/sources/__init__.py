@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from caption.errors import InputError
 from caption.item import Item
 from caption.prompts import Prompts
+from caption.shard import common_folder, parse_shard
 from caption.sources.dataset import DatasetSource, is_dataset
 from caption.sources.folder import FolderSource, as_id, shown
 from caption.sources.items import ItemSource
@@ -45,6 +46,7 @@ class Source(Protocol):
         takes: what it looks for, for the sentence of an input that holds none.
         ignored: files passed over so far because they are no pictures.
         left_out: images passed over so far because the user wants that.
+        elsewhere: images passed over so far because they are in other shards.
         ignored_first, left_out_first: the names of the first ``NAMED`` of them.
         warnings: sentences about what couldn't be read; grows while items are read.
     """
@@ -54,6 +56,7 @@ class Source(Protocol):
     ignored: int
     ignored_first: Sequence[str]
     left_out: int
+    elsewhere: int
     left_out_first: Sequence[str]
     warnings: list[str]
 
@@ -72,7 +75,7 @@ def open_source(path: Path | str, seed: int, output: Path, options: Mapping[str,
     Args:
         path: a file or a folder, a pattern of shards with braces, or "-" for standard input.
         seed: seed of the first image; the one at position i gets ``seed + i``.
-        output: the output folder, never read even when it lies inside ``path``.
+        output: the output folder, never read even when it lies inside ``path``; nor are those of other shards.
         options: further settings by name, as of ``caption.settings``; those that are missing have their defaults.
 
     Raises:
@@ -82,7 +85,9 @@ def open_source(path: Path | str, seed: int, output: Path, options: Mapping[str,
     kind = options.get("input_format", "auto")
     prompts = Prompts(options.get("prompt") or "", options.get("prompts"), options.get("prompt_weights"))
     endings = [ending for ending in (options.get("skip_existing") or "").split(",") if ending]
-    return ItemSource(_pictures(os.fspath(path), kind, output, options), seed, prompts, endings)
+    shard = parse_shard(options["shard"]) if options.get("shard") else None
+    never = common_folder(output) if shard else output
+    return ItemSource(_pictures(os.fspath(path), kind, never, options), seed, prompts, endings, shard)
 
 
 def _pictures(path: str, kind: str, output: Path, options: Mapping[str, Any]) -> Pictures:

@@ -14,10 +14,12 @@ from caption.checks import no_utf_8
 from caption.errors import BadRow, MissingField
 from caption.item import Item
 from caption.prompts import MissingFieldError, Prompts, filled, is_missing
+from caption.shard import Shard, image_of
 from caption.sources.picture import NAMED, Picture, Pictures
 from checkpoint.ids import IdSet, digest
 
 _BLOCK = 1024  # items whose ids are looked up at once
+_ENOUGH = 100_000  # images of a shard, from which on their number is known well enough without counting them
 _LARGEST_EXTRA = 1 << 20  # bytes of JSON that a row may carry
 
 
@@ -29,18 +31,29 @@ class ItemSource:
         seed: of the image at position 0; the one at position i has ``seed + i``.
         prompts: what each image is asked.
         skip_existing: endings; images that have a file of their name with one of them are left out.
+        shard: only the images of this one; None: all. Their seeds stay those of the whole input.
 
     Attributes:
+        elsewhere: images passed over so far because they are in other shards.
         left_out: images left out so far because they have a sidecar; left_out_first: the ids of the first of them.
     """
 
-    def __init__(self, pictures: Pictures, seed: int, prompts: Prompts, skip_existing: Sequence[str] = ()):
+    def __init__(
+        self,
+        pictures: Pictures,
+        seed: int,
+        prompts: Prompts,
+        skip_existing: Sequence[str] = (),
+        shard: Shard | None = None,
+    ):
         self._pictures, self._seed, self._prompts, self._endings = pictures, seed, prompts, tuple(skip_existing)
-        self.left_out, self.left_out_first = 0, []
+        self._shard = shard
+        self.left_out, self.left_out_first, self.elsewhere = 0, [], 0
 
     @property
     def described(self) -> str:
-        return self._pictures.described
+        whole = self._pictures.described
+        return f"shard {self._shard} of the {whole}" if self._shard else whole
 
     @property
     def takes(self) -> str:
@@ -59,15 +72,20 @@ class ItemSource:
         return self._pictures.warnings
 
     def size(self, limit: int | None = None) -> int | None:
-        """How many items there are, where that is known without reading all of them."""
+        """How many items there are, where that is known without reading all of them; of a large shard, about."""
         images = None if self._endings else self._pictures.size()
         if images is None:
             return None
-        return min(images, images if limit is None else limit) * self._prompts.per_image
+        images = min(images, images if limit is None else limit)
+        if self._shard:
+            images = round(images / self._shard.of)
+            if images < _ENOUGH:
+                return None
+        return images * self._prompts.per_image
 
     def items(self, limit: int | None = None) -> Iterator[Item]:
         """The items of the first ``limit`` images, in order; their ids are made unique."""
-        self.left_out, self.left_out_first = 0, []
+        self.left_out, self.left_out_first, self.elsewhere = 0, [], 0
         items = self._numbered(itertools.islice(self._pictures.pictures(), limit))
         if not self._pictures.unique:
             items = _unique(items, self.warnings.append)
@@ -77,6 +95,9 @@ class ItemSource:
     def _numbered(self, pictures: Iterator[Picture]) -> Iterator[Item]:
         index = 0
         for position, picture in enumerate(pictures):
+            if self._shard and not self._shard.holds(image_of(picture.id, self._prompts.endings)):
+                self.elsewhere += 1
+                continue
             seed = self._seed + position
             if picture.fields is None and picture.fault is None and self._prompts.plain:
                 made = [Item(index, picture.id, picture.image, picture.where, seed)]
