@@ -99,7 +99,7 @@ def test_the_same_words_with_any_workers_schedule_and_batch_size_and_after_a_kil
         done = run(*command, whole, *one)
         assert done.returncode == 0, done.stderr
         first = start(*command, killed, *begun)
-        wait_for_rows(killed, 3)
+        wait_for_rows(killed, 3, timeout=180)  # four workers import torch
         kill_group(first)
         before = (killed / "captions.jsonl").read_bytes()
         done = run(*command, killed, *ended, "--batch-size", 5)
