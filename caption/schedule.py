@@ -38,7 +38,6 @@ class Schedule:
     """What the three have in common: a shard (a queue of items) for each worker.
 
     Attributes:
-        pending: items that nobody holds; counted, because with hundreds of workers each look at all shards costs.
         rounds: how the rounds went, where there are any.
     """
 
@@ -48,8 +47,14 @@ class Schedule:
         self._shards: dict[str, deque[Item]] = {worker: deque() for worker in workers}
         # Items that a worker has taken and that have not ended; of one that has left, too: others do them.
         self._held = Counter()
-        self._all_held = self.pending = 0
+        self._lent = 0  # all of them
+        self._pending = 0
         self._complete = False
+
+    @property
+    def pending(self) -> int:
+        """Items that nobody holds."""
+        return self._pending
 
     def sizes(self) -> dict[str, int]:
         return {worker: len(shard) for worker, shard in self._shards.items()}
@@ -80,25 +85,25 @@ class Schedule:
         """
         shard = self._shards[worker]
         taken = [shard.popleft() for _ in range(alike(shard, want))]
-        self._hold(worker, len(taken))
+        self._lend(worker, len(taken))
         return taken
 
-    def _hold(self, worker: str, count: int) -> None:
-        """So many items go from a shard to the worker; or back, if the count is negative."""
+    def _lend(self, worker: str, count: int) -> None:
+        """Counted, because a cluster has too many shards to add them up at each batch."""
         self._held[worker] += count
-        self._all_held += count
-        self.pending -= count
+        self._lent += count
+        self._pending -= count
 
     def ended(self, worker: str, count: int, now: float = 0.0) -> None:
         """``count`` items that ``worker`` took have come to their end, at the time ``now`` in seconds."""
         self._held[worker] -= count
-        self._all_held -= count
+        self._lent -= count
 
     def give_back(self, worker: str, items: Iterable[Item]) -> None:
         """Items that ``worker`` took and did not finish go to the head of its shard."""
         items = list(items)
         self._shards[worker].extendleft(reversed(items))
-        self._hold(worker, -len(items))
+        self._lend(worker, -len(items))
 
     def join(self, worker: str) -> None:
         """``worker`` comes to the others, with nothing of its own as yet."""
@@ -128,7 +133,7 @@ class Dynamic(Schedule):
         self._adapters: set[tuple] = set()  # seen so far
 
     def extend(self, items: Sequence[Item]) -> None:
-        self.pending += len(items)
+        self._pending += len(items)
         self._adapters.update(map(adapter_of, items))
         shards = list(self._shards.values())
         if len(self._adapters) > 1:
@@ -164,7 +169,7 @@ class Dynamic(Schedule):
             if self._held[worker] >= self._fair_share(ready) or not alike(shard, 1, taken):
                 break
             taken.append(shard.popleft())
-            self._hold(worker, 1)
+            self._lend(worker, 1)
             if shard:
                 heapq.heapreplace(longest, (length + 1, place, shard))
             else:
@@ -185,8 +190,8 @@ class Dynamic(Schedule):
     def _fair_share(self, ready: int) -> int:
         """What nobody holds more of by taking from others."""
         if not self._complete:
-            return self.pending + self._all_held
-        return max(1, (self.pending + self._all_held) // (ready or len(self._shards)))
+            return self.pending + self._lent
+        return max(1, (self.pending + self._lent) // (ready or len(self._shards)))
 
     def ended(self, worker: str, count: int, now: float = 0.0) -> None:
         super().ended(worker, count, now)
@@ -209,7 +214,7 @@ class RoundRobin(Schedule):
         self._next = 0
 
     def extend(self, items: Sequence[Item]) -> None:
-        self.pending += len(items)
+        self._pending += len(items)
         for item in items:
             owner = self._order[self._next % len(self._order)]
             self._next += 1
