@@ -282,5 +282,5 @@ class Coordinator:
             failed=self._per_worker[member.name]["failed"],
             seconds=member.seconds,
             pid=member.child.pid if member.child else None,
-            gpus=tuple(member.seat.visible.split(",")) if member.seat.device == "cuda" else (),
+            gpus=tuple(filter(None, member.seat.visible.split(","))),
         )

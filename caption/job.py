@@ -12,11 +12,11 @@ import checkpoint
 from caption import summary
 from caption.adapter import identity, locate, run_adapters
 from caption.console import say
-from caption.devices import choose_seats
 from caption.dryrun import dry_run
 from caption.errors import UsageError
 from caption.followers import Followers
 from caption.laps import Laps
+from caption.launch import open_launcher
 from caption.log import NAME as LOG_FILE
 from caption.log import log_into, note
 from caption.metrics import Metrics
@@ -51,8 +51,9 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
     laps = laps or Laps()
     if settings.shard:
         settings = dataclasses.replace(settings, output=own_folder(settings.output, parse_shard(settings.shard)))
-    with StopSignals() as stop:
-        seats = choose_seats(settings)
+    with StopSignals() as stop, contextlib.ExitStack() as launched:
+        launcher = launched.enter_context(open_launcher(settings))
+        seats = launcher.seats
         summary.warn_of_slowness(settings, seats)
         out = Path(settings.output)
         source = _open_source(settings)
@@ -82,7 +83,7 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
                 withdrawn = withdraw_rows(record, out, settings.retry_failed, redo, say)
                 if withdrawn:
                     say(f"{withdrawn:,} rows are taken out, their images are done again.")
-                summary.greet(settings, source, seats, model, dtype, record)
+                summary.greet(settings, source, launcher, model, dtype, record)
                 run_file = RunFile(out, fingerprint, dataclasses.asdict(settings))
                 note(f"run {run_file.number} into this folder, process {os.getpid()}")
                 for change in run_file.changed_versions():
@@ -91,13 +92,14 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
                 stop.before_exit = lambda code: run_file.end(exit_code=code)
                 with run_file.noting_errors(), contextlib.closing(Followers(settings)) as followers:
                     stage = Stage(
-                        settings, source, lambda: _open_source(settings), seats, model, dtype, record, run_file, stop,
-                        laps, metrics, adapters, when_done=then.note_memory if then else None,
+                        settings, source, lambda: _open_source(settings), launcher, model, dtype, record, run_file,
+                        stop, laps, metrics, adapters, when_done=then.note_memory if then else None,
                     )  # fmt: skip
                     outcome = stage.run()
                 code = _exit_code(settings, record, outcome, stop) or followers.exit_code
                 run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
             summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
+        launched.close()  # what the workers had is free for the next stage
         if then and outcome.complete and not stop.asked and record.counts[CAPTIONS]:
             code = then.run(stop) or code
     return code

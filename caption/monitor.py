@@ -109,7 +109,7 @@ class Monitor:
 
     def __init__(self, seats: Sequence[Seat], out: Path, nvml=None):
         self._workers: Sequence[WorkerSnapshot] = ()
-        uuids = {uuid for seat in seats if seat.device == "cuda" for uuid in seat.visible.split(",")}
+        uuids = {uuid for seat in seats for uuid in seat.visible.split(",") if uuid}
         self._machine = _Reader(_Machine(out, lambda: self._workers).read)
         self._gpus = _Reader(_Gpus(uuids, lambda: self._workers, nvml).read) if uuids else None
 

@@ -222,8 +222,16 @@ class Settings:
         check=at_least(1),
     )  # fmt: skip
     workers: int = _option(
-        1, "worker processes on a CPU", group="machine", mark="free", metavar="N", check=at_least(1)
+        1, "worker processes on a CPU, with Ray on each node", group="machine", mark="free", metavar="N", check=at_least(1)
     )
+    launcher: str = _option(
+        "local", "where workers run: local is this machine, ray a Ray cluster", group="machine", mark="free",
+        choices=("local", "ray"),
+    )  # fmt: skip
+    ray_address: str = _option(
+        "", "auto, or the HOST[:PORT] of its head; default is RAY_ADDRESS, else a Ray that is started for this run",
+        group="machine", mark="free", metavar="auto|HOST",
+    )  # fmt: skip
     batch_size: int | None = _option(
         None, "images side by side on one GPU; auto, the default: as many as its free memory bears, and 8 on a CPU",
         group="machine", mark="free", metavar="N|auto", check=at_least(1),

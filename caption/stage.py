@@ -13,10 +13,10 @@ from caption.console import say
 from caption.coordinator import Coordinator
 from caption.cost import estimator
 from caption.crew import Crew
-from caption.devices import Seat
 from caption.feed import Count, Feed
 from caption.item import Item
 from caption.laps import Laps
+from caption.launch import Launcher
 from caption.lookout import Lookout
 from caption.metrics import Metrics
 from caption.model import Model
@@ -54,7 +54,7 @@ class Stage:
     settings: Settings
     source: Source
     open_source: Callable[[], Source]
-    seats: list[Seat]
+    launcher: Launcher
     model: Model
     dtype: str
     record: checkpoint.Record
@@ -69,7 +69,7 @@ class Stage:
 
     def run(self) -> Outcome:
         """Until all is done or a stop was asked for. Raises as Coordinator.run, in sentences."""
-        settings, seats = self.settings, self.seats
+        settings, seats = self.settings, self.launcher.seats
         precision = Precision(self.dtype, self.run_file)
         if precision.switched:
             say(f"        in {precision.dtype}, as {self.dtype} was too narrow in an earlier run")
@@ -78,7 +78,7 @@ class Stage:
             lookout = Lookout(settings, seats, self.run_file.number, self.metrics)
             open_.enter_context(contextlib.closing(lookout))
             setup = make_setup(settings, seats, self.model, precision, self.adapters, scorer=self.scorer)
-            crew = open_.enter_context(Crew(seats, setup, watch_for(settings, seats[0].device)))
+            crew = open_.enter_context(Crew(seats, setup, watch_for(settings, seats[0].device), self.launcher))
             twins = Twins()
             if settings.dedupe:
                 say("Looking for equal pictures (--dedupe).")
