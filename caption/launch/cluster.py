@@ -8,7 +8,9 @@ import logging
 import math
 import os
 import signal
+import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,13 +23,18 @@ from caption.settings import Settings
 _LOOK_EVERY = 2.0  # seconds between looks at the nodes
 _PATIENCE = 600.0  # seconds that a cluster has to bring new nodes when all are gone
 _STORE = 100 << 20  # bytes of Ray's store of objects, which a run does not use, where Ray is started for the run
-_TWICE = 2  # looks in which a place must be free: Ray learns a little later what has just been taken
+_TWICE = 2  # looks in which a place beside others must be free: Ray learns a little later what has just been taken
+_ANSWERS = 3.0  # seconds that a node has to take a connection
+_RAY_LEARNS = 60.0  # seconds after which Ray itself knows that a node is gone
+_KNOCK = 10.0  # seconds
 _PORT = 6379  # of a head node, where nobody says another
 
 
 @dataclass
 class _Node:
     """Attributes:
+    place: address and port of its Ray.
+    gone_since: when it was found to be gone, by ``time.monotonic``; None: it is there.
     seats: that it has got.
     free_looks: how often in a row it had room for one more.
     """
@@ -35,8 +42,9 @@ class _Node:
     number: int
     id: str
     host: str
+    place: tuple[str, int]
     resources: dict[str, float]
-    alive: bool = True
+    gone_since: float | None = None
     seats: list[Seat] = field(default_factory=list)
     free_looks: int = 0
 
@@ -59,11 +67,12 @@ class Cluster:
         self._relay = Relay()
         self._children: dict[str, object] = {}
         self._nodes: dict[str, _Node] = {}
+        self._count = 0
         self._joined: deque[Seat] = deque()
         self._stopped = threading.Event()
         try:
             self._device = self._choose_device()
-            self._look(free_looks=1)
+            self._look()
             self.seats: Sequence[Seat] = self.joined()
             if not self.seats:
                 raise self._nothing_free()
@@ -96,15 +105,14 @@ class Cluster:
             num_cpus=seat.threads or 0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(seat.host, soft=False),
         )
-        child = RemoteChild(
-            actor.remote("caption.worker", environment), self._relay, lambda: not self._nodes[seat.host].alive
-        )
+        node = self._nodes[seat.host]
+        child = RemoteChild(actor.remote("caption.worker", environment), self._relay, lambda: self._is_gone(node))
         self._children[seat.name] = child
         return child
 
     def lost(self, seat: Seat) -> str:
         node = self._nodes[seat.host]
-        return "" if node.alive else f"its node {node.host} has left the cluster"
+        return "" if node.gone_since is None else f"its node {node.host} is gone"
 
     def joined(self) -> list[Seat]:
         seats = []
@@ -129,7 +137,11 @@ class Cluster:
         from ray._private import worker
 
         worker.print_to_stdstream = lambda data, *_, **__: [note(line, "ray") for line in data["lines"]]
-        on_cluster = {"address": _with_port(self._address)}
+        remedy = "start one with ray start --head, or leave --ray-address out to have one for this run alone"
+        address = _with_port(self._address)
+        if self._address not in ("", "auto"):
+            _knock(address, remedy)
+        on_cluster = {"address": address}
         alone = {"address": "local", "include_dashboard": False, "object_store_memory": _STORE}
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -139,7 +151,6 @@ class Cluster:
             )  # fmt: skip
         except Exception as error:
             where = f"--ray-address {self._address}" if self._address else "--launcher ray"
-            remedy = "start one with ray start --head, or leave --ray-address out to have one for this run alone"
             problem = " ".join(str(error).split()).partition(". ")[0]
             raise UsageError(f"{where}: no Ray answers ({problem})", remedy if self._address else "") from error
         finally:
@@ -152,26 +163,43 @@ class Cluster:
             with contextlib.suppress(Exception):  # Ray does not answer now: its next answer will do
                 self._look()
 
-    def _look(self, free_looks: int = _TWICE) -> None:
+    def _is_gone(self, node: _Node) -> bool:
+        """Asks the node itself: Ray takes its time to learn it."""
+        if node.gone_since is None:
+            try:
+                socket.create_connection(node.place, timeout=_ANSWERS).close()
+            except OSError:
+                node.gone_since = time.monotonic()
+        return node.gone_since is not None
+
+    def _look(self) -> None:
         """Which nodes are there, and for how many more workers each has room."""
         import ray
         from ray._private.state import available_resources_per_node
 
         free = available_resources_per_node()
         found = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        now = time.monotonic()
         for node in self._nodes.values():
-            node.alive = node.id in found
-        for id, node in found.items():
-            host = node["NodeManagerHostname"]
-            self._nodes.setdefault(id, _Node(len(self._nodes), id, host, node["Resources"]))
-            self._add_seats(self._nodes[id], free.get(id, {}), free_looks)
+            if node.id not in found and node.gone_since is None:
+                node.gone_since = now
+        for id, about in found.items():
+            node = self._nodes.get(id)
+            if node and node.gone_since is not None and now - node.gone_since < _RAY_LEARNS:
+                continue
+            if not node or node.gone_since is not None:  # it is new; or it was only out of reach for a while
+                place = about["NodeManagerAddress"], about["NodeManagerPort"]
+                node = _Node(self._count, id, about["NodeManagerHostname"], place, about["Resources"])
+                self._nodes[id], self._count = node, self._count + 1
+            self._add_seats(node, free.get(id, {}))
 
-    def _add_seats(self, node: _Node, free: dict[str, float], free_looks: int) -> None:
+    def _add_seats(self, node: _Node, free: dict[str, float]) -> None:
         if any(not (child := self._children.get(seat.name)) or not child.placed for seat in node.seats):
             return  # what is free may be theirs
-        room = min(self._room(node, free), self._most - sum(len(one.seats) for one in self._nodes.values() if one.alive))
+        seats = sum(len(one.seats) for one in self._nodes.values() if one.gone_since is None)
+        room = min(self._room(node, free), self._most - seats)
         node.free_looks = node.free_looks + 1 if room > 0 else 0
-        if node.free_looks < free_looks:
+        if node.seats and node.free_looks < _TWICE:
             return
         for _ in range(room):
             seat = self._seat(node, free)
@@ -244,3 +272,12 @@ def _refuse(settings: Settings) -> None:
 
 def _with_port(address: str) -> str:
     return address if address == "auto" or ":" in address else f"{address}:{_PORT}"
+
+
+def _knock(address: str, remedy: str) -> None:
+    """Ray itself takes more than a minute to find out that nobody is there, and no Ctrl-C ends that."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(f"--ray-address {address}: nobody answers there ({error})", remedy) from error

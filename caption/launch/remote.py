@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -25,7 +24,6 @@ from caption.process import LAST_SECONDS
 GROUPS = {method: 1 for method in ("read", "write", "ending", "kill", "stopped", "whereabouts")}
 _MOST_WORDS = 200  # lines kept until the crew asks for them
 _ASK_SECONDS = 3.0  # that a node has to answer a question
-_FORGET = 5.0  # seconds in which Ray learns that a node has gone, where it does not learn at once
 
 
 class Relay:
@@ -56,7 +54,7 @@ class RemoteChild:
 
     Args:
         actor: a launch.host.Host that has been asked for, and may not be there yet.
-        node_is_gone: whether Ray knows that its node is no more.
+        node_is_gone: whether its node is no more; may take some seconds.
 
     Attributes:
         taken: its node went, so nothing that it held can be the reason of its end.
@@ -73,7 +71,7 @@ class RemoteChild:
         self._words: deque[str] = deque(maxlen=_MOST_WORDS)
         self._ending = Ending("stopped answering", killed=False)
         self._ended = threading.Event()
-        self.killed = self.taken = self._closed = False
+        self.killed = self.taken = False
         relay.spawn(self._outward())
 
     @property
@@ -111,14 +109,9 @@ class RemoteChild:
     async def _find_out(self, error: RayError) -> None:
         """A call has failed, so the stream may lack a part: the worker's life is over. Was it its node's end?"""
         self._end_actor()
-        deadline = time.monotonic() + _FORGET
-        while not self._closed and time.monotonic() < deadline:
-            if self._node_is_gone():
-                self.taken = True
-                self._ending = Ending("went with its node", killed=False)
-                return
-            await asyncio.sleep(0.2)
-        self._ending = Ending(f"was ended by Ray ({_first_line(error)})", killed=True)
+        self.taken = await self._relay.loop.run_in_executor(None, self._node_is_gone)
+        words = "went with its node" if self.taken else f"was ended by Ray ({_reason(error)})"
+        self._ending, self.killed = Ending(words, killed=True), True
 
     # ---- as process.Child ----
 
@@ -132,7 +125,6 @@ class RemoteChild:
         return self._ended.wait(timeout)
 
     def close(self) -> None:
-        self._closed = True
         self._end_actor()
         self.channel.close()
 
@@ -170,5 +162,7 @@ class RemoteChild:
             ray.kill(self._actor)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _reason(error: RayError) -> str:
+    """Of an error in the actor's own code, the last line of its traceback; else the first sentence."""
+    text = str(error).strip()
+    return text.splitlines()[-1] if "Traceback" in text or "ray::" in text else text.partition(". ")[0].splitlines()[0]
