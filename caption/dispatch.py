@@ -315,6 +315,9 @@ class Dispatcher:
             self._failure = ModelDoesNotLoad(message.reason)
         elif self._crew.patience:
             self._deserted = member.name, time.monotonic()
-            self._say(f"{member.name} was the last worker: waiting {self._crew.patience:.0f} s for a node to join ({message.reason}).")
+            self._say(
+                f"{member.name} was the last worker: waiting {self._crew.patience:.0f} s for a node to join "
+                f"({message.reason})."
+            )
         else:
             self._failure = NoWorkerLeft(f"no worker can go on ({member.name}: {message.reason})", self._remedy)

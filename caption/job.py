@@ -32,6 +32,7 @@ from caption.shard import common_folder, own_folder, parse_shard
 from caption.sources import STDIN, Source, open_source
 from caption.stage import Stage
 from caption.stop import StopSignals
+from caption.urls import scheme
 
 _ROW_FORMAT = 1
 
@@ -123,13 +124,16 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
 
 def _table_folder(settings: Settings) -> str:
     """Where the relative paths of adapters in a table begin."""
+    if settings.input == STDIN or scheme(settings.input):
+        return ""
     path = Path(settings.input)
-    return "" if settings.input == STDIN else os.fspath(path if path.is_dir() else path.parent)
+    return os.fspath(path if path.is_dir() else path.parent)
 
 
 def _open_source(settings: Settings) -> Source:
     path, out = Path(settings.input), Path(settings.output)
-    source = open_source(path, settings.seed, out, dataclasses.asdict(settings))
+    place = settings.input if scheme(settings.input) else path
+    source = open_source(place, settings.seed, out, dataclasses.asdict(settings))
     for folder in [out, *([common_folder(out)] if settings.shard else [])]:
         with contextlib.suppress(OSError):  # an output that is not there yet is another folder
             if path.samefile(folder):

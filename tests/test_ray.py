@@ -1,16 +1,15 @@
 """Runs on a real Ray: several nodes on this machine, one that is killed, one that joins, a driver that is killed."""
 
 import os
-import signal
 import time
 
 import pytest
 
-from tests.runs import captions, empty_pictures, failures, kill_group, processes_of, run, start, wait_for_rows
+from tests.runs import captions, empty_pictures, failures, kill_group, run, start, wait_for_rows
 
 pytest.importorskip("ray", reason="the package ray is not installed")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-from ray.cluster_utils import Cluster  # noqa: E402 (after the variable that it reads)
+from ray.cluster_utils import Cluster
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 

@@ -94,4 +94,3 @@ class Host:
 
     def whereabouts(self) -> str:
         return self._child.whereabouts()
-

@@ -21,7 +21,7 @@ from caption.channel import Channel
 from caption.launch.host import AT_ONCE, Ending
 from caption.process import LAST_SECONDS
 
-GROUPS = {method: 1 for method in ("read", "write", "ending", "kill", "stopped", "whereabouts")}
+GROUPS = dict.fromkeys(("read", "write", "ending", "kill", "stopped", "whereabouts"), 1)
 _MOST_WORDS = 200  # lines kept until the crew asks for them
 _ASK_SECONDS = 3.0  # that a node has to answer a question
 
