@@ -136,9 +136,10 @@ class Dispatcher:
         working: seats that have, or will get, a worker; ready: how many have one that can take items now.
         """
         slots = self._slots(member)
-        free = 2 * slots - self._leases.unstarted(member.name)
-        if free <= 0:
-            return False
+        unstarted = self._leases.unstarted(member.name)
+        free = 2 * slots - unstarted
+        if free <= 0 or (unstarted > slots and free < min(LARGEST_BATCH, slots) // 2):
+            return False  # a few images more are no message of their own
         want = min(slots, LARGEST_BATCH, free)
         if member.doubtful:  # its seat, or several images in a row? One that nobody suspects will show
             want = 1

@@ -18,7 +18,7 @@ _LARGEST = 1 << 30  # bytes of one picture
 
 def scheme(text: str) -> str:
     """The part before ``://`` in small letters, or "" of what is no URL."""
-    found = _URL.match(text)
+    found = _URL.match(text) if "://" in text else None
     return found[1].lower() if found else ""
 
 
