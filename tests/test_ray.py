@@ -58,7 +58,7 @@ def test_a_cluster_without_a_free_place_is_told_in_one_sentence(cluster, tmp_pat
     empty_pictures(tmp_path / "in", 1)
     done = run(*arguments(cluster, tmp_path / "in", tmp_path / "out"))
     assert done.returncode == 5
-    assert "0 CPUs on 1 node" in done.stderr and done.stderr.count("\n") == 1
+    assert "of 0 CPUs on 1 node of the Ray cluster none is free" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_node_is_killed_and_one_joins_in_the_middle_of_a_run(cluster, tmp_path):

@@ -89,7 +89,7 @@ class Cluster:
         where = f"cluster at {self._address}" if self._address else "started on this machine for this run"
         nodes = [node for node in self._nodes.values() if node.seats]
         shown = ", ".join(f"n{node.number} is {node.host}" for node in nodes[:8]) + (", …" if len(nodes) > 8 else "")
-        return f"Ray     {where}, {len(self.seats)} workers on {len(nodes)} of {len(self._nodes)} nodes: {shown}"
+        return f"Ray     {where}: {_counted(len(self.seats), 'worker')} on {_counted(len(nodes), 'node')}, {shown}"
 
     def start(self, seat: Seat, environment: dict[str, str | None], descriptors: Sequence[int] = ()):
         import ray
@@ -137,7 +137,7 @@ class Cluster:
         from ray._private import worker
 
         worker.print_to_stdstream = lambda data, *_, **__: [note(line, "ray") for line in data["lines"]]
-        remedy = "start one with ray start --head, or leave --ray-address out to have one for this run alone"
+        remedy = "see ray status there (of one that asks for a token set RAY_AUTH_MODE=token), or leave the address out"
         address = _with_port(self._address)
         if self._address not in ("", "auto"):
             _knock(address, remedy)
@@ -251,7 +251,7 @@ class Cluster:
         what = "GPU" if self._device == "cuda" else "CPU"
         there = sum(node.resources.get(what, 0) for node in self._nodes.values())
         return NoWorkerLeft(
-            f"the Ray cluster has {there:g} {what}s on {len(self._nodes)} nodes, and no worker finds one free",
+            f"of {_counted(int(there), what)} on {_counted(len(self._nodes), 'node')} of the Ray cluster none is free",
             "wait for the jobs that hold them, which ray status shows, or add nodes",
         )
 
@@ -268,6 +268,10 @@ def _refuse(settings: Settings) -> None:
     }
     for problem in (problem for problem, is_so in wrong.items() if is_so):
         raise UsageError(f"{problem} (--launcher ray)", "leave it out, or run on a machine of the cluster")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _with_port(address: str) -> str:
