@@ -264,7 +264,7 @@ class Coordinator:
             before=self._feed.skipped,
             done=done.captioned,
             failed=done.failed,
-            workers=[self._worker_snapshot(member) for member in self._crew.members],
+            workers=[self._worker_snapshot(member) for member in self._crew.members if not member.went_with_node],
             flagged=done.flagged,
             seconds=time.monotonic() - since if since else 0.0,
             bytes_to_come=self.bytes_to_come(),
@@ -274,6 +274,7 @@ class Coordinator:
         )
 
     def _worker_snapshot(self, member: Member) -> WorkerSnapshot:
+        load = member.child.load if member.child else None
         return WorkerSnapshot(
             name=member.name,
             state=member.state,
@@ -282,5 +283,6 @@ class Coordinator:
             failed=self._per_worker[member.name]["failed"],
             seconds=member.seconds,
             pid=member.child.pid if member.child else None,
-            gpus=tuple(filter(None, member.seat.visible.split(","))),
+            gpus=tuple(load.gpus) if load else tuple(filter(None, member.seat.visible.split(","))),
+            load=load,
         )

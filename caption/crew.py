@@ -96,6 +96,11 @@ class Member:
     def gone(self) -> bool:
         return self.state in ("left", "gone")
 
+    @property
+    def went_with_node(self) -> bool:
+        """Whether there is nothing more to show of it: nodes of a cluster come and go for as long as a run lasts."""
+        return self.state == "gone" and bool(self.seat.host)
+
     def note_words(self) -> None:
         """What its process printed goes into the log."""
         for line in self.child.new_words():

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -97,6 +97,18 @@ class Load:
         )
 
 
+    def and_those_of(self, workers: Sequence[WorkerSnapshot]) -> Load:
+        """This and what is known of workers on other machines."""
+        if not workers or not self.machine:
+            return self
+        processes, gpus = dict(self.machine.workers), dict(self.gpus)
+        for worker in workers:
+            gpus |= worker.load.gpus
+            if (there := worker.load.machine) and "" in there.workers:
+                processes[worker.name] = there.workers[""]
+        return Load(replace(self.machine, workers=processes), gpus)
+
+
 class Monitor:
     """Reads once a second, the machine and the GPUs each in a thread of their own: a driver or disk that hangs holds up
     nothing but its own figures.
@@ -117,7 +129,8 @@ class Monitor:
         """The newest figures. workers: as they are at this moment."""
         self._workers = workers
         gpus = self._gpus.newest if self._gpus else None
-        return Load(self._machine.newest, gpus or {})
+        load = Load(self._machine.newest, gpus or {})
+        return load.and_those_of([worker for worker in workers if worker.load])
 
     def close(self) -> None:
         for reader in filter(None, (self._machine, self._gpus)):

@@ -61,9 +61,10 @@ class Child:
 
     Attributes:
         taken: its machine went, so nothing that it held can be the reason of its end; never for one of this machine.
+        load: figures of it from its own machine; None for one of this machine, which the coordinator looks at itself.
     """
 
-    taken = False
+    taken, load = False, None
 
     def __init__(self, module: str, environment: dict[str, str | None], descriptors: Sequence[int] = ()):
         env = {**os.environ, **{key: value for key, value in environment.items() if value is not None}}

@@ -98,7 +98,7 @@ def speak(descriptors: list[int], rate: float, each: int) -> None:
 class Spoken:
     """What the crew holds of such a worker, in the shape of a child process."""
 
-    pid = None
+    pid = load = None
     killed = taken = False
 
     def __init__(self, sock: socket.socket):

@@ -105,9 +105,8 @@ class Cluster:
             num_cpus=seat.threads or 0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(seat.host, soft=False),
         )
-        node = self._nodes[seat.host]
-        child = RemoteChild(actor.remote("caption.worker", environment), self._relay, lambda: self._is_gone(node))
-        self._children[seat.name] = child
+        node, host = self._nodes[seat.host], actor.remote("caption.worker", environment, seat.device)
+        self._children[seat.name] = child = RemoteChild(host, self._relay, lambda: self._is_gone(node))
         return child
 
     def lost(self, seat: Seat) -> str:

@@ -7,12 +7,17 @@ import os
 import select
 import threading
 import time
+from pathlib import Path
 from typing import NamedTuple
 
+from caption.devices import Seat
+from caption.gpus import visible_gpus
+from caption.monitor import Load, Monitor
 from caption.process import LAST_SECONDS, Child
+from caption.snapshot import WorkerSnapshot
 
 AT_ONCE = 1 << 16  # bytes in one call; Ray carries up to 100 KB without its store of objects
-_WORDS_EVERY = 1.0  # seconds
+_NEWS_EVERY = 1.0  # seconds between words and figures
 
 
 class Said(NamedTuple):
@@ -21,10 +26,12 @@ class Said(NamedTuple):
     Attributes:
         data: bytes of its channel; none: it has ended.
         words: lines that it has printed.
+        load: figures of it under the name "", and of its GPUs; None between two readings.
     """
 
     data: bytes
     words: list[str]
+    load: Load | None
 
 
 class Ending(NamedTuple):
@@ -35,9 +42,13 @@ class Ending(NamedTuple):
 
 
 class Host:
-    """Each method has a thread of its own in the actor, so one that waits holds up no other."""
+    """Each method has a thread of its own in the actor, so one that waits holds up no other.
 
-    def __init__(self, module: str, environment: dict[str, str | None]):
+    Args:
+        device: of the worker; on "cuda" it gets the GPUs that the actor has.
+    """
+
+    def __init__(self, module: str, environment: dict[str, str | None], device: str):
         born: list[Child | OSError] = []
         started = threading.Event()
 
@@ -55,7 +66,10 @@ class Host:
             raise born[0]
         self._child = born[0]
         self._pipe = self._child.channel.fileno()
-        self._words_at = 0.0
+        self._news_at = 0.0
+        gpus = tuple(gpu.visible for gpu in visible_gpus()) if device == "cuda" else ()
+        self._monitor = Monitor([Seat("", device, ",".join(gpus), None, 1)], Path.cwd())
+        self._worker = WorkerSnapshot("", "ready", "", pid=self._child.pid, gpus=gpus)
 
     def read(self) -> Said:
         """Waits for the worker's next bytes."""
@@ -64,14 +78,15 @@ class Host:
             data = os.read(self._pipe, AT_ONCE)
         except ConnectionError:  # it ended with something unread
             data = b""
-        words, now = [], time.monotonic()
-        if not data or now - self._words_at >= _WORDS_EVERY:
-            if not data:
-                self._child.join(LAST_SECONDS)
-            words, self._words_at = self._child.new_words(), now
-            if data:
-                self._child.forget_words()
-        return Said(data, words)
+        if not data:
+            self._child.join(LAST_SECONDS)
+            return Said(data, self._child.new_words(), None)
+        if (now := time.monotonic()) - self._news_at < _NEWS_EVERY:
+            return Said(data, [], None)
+        self._news_at = now
+        words = self._child.new_words()
+        self._child.forget_words()
+        return Said(data, words, self._monitor.read([self._worker]))
 
     def write(self, data: bytes) -> None:
         """Returns when the worker's socket has taken all, or it has closed its end."""

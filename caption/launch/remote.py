@@ -19,6 +19,7 @@ from ray.exceptions import RayError
 
 from caption.channel import Channel
 from caption.launch.host import AT_ONCE, Ending
+from caption.monitor import Load
 from caption.process import LAST_SECONDS
 
 GROUPS = dict.fromkeys(("read", "write", "ending", "kill", "stopped", "whereabouts"), 1)
@@ -58,6 +59,7 @@ class RemoteChild:
 
     Attributes:
         taken: its node went, so nothing that it held can be the reason of its end.
+        load: the latest figures of it, as launch.host.Said has them; None before the first.
     """
 
     pid = None  # of another machine: it says nothing here
@@ -71,6 +73,7 @@ class RemoteChild:
         self._words: deque[str] = deque(maxlen=_MOST_WORDS)
         self._ending = Ending("stopped answering", killed=False)
         self._ended = threading.Event()
+        self.load: Load | None = None
         self.killed = self.taken = False
         relay.spawn(self._outward())
 
@@ -88,6 +91,7 @@ class RemoteChild:
             while (said := await self._call("read")).data:
                 self._placed = True
                 self._words += said.words
+                self.load = said.load or self.load
                 await self._relay.loop.sock_sendall(self._theirs, said.data)
             self._words += said.words
             self._ending = await self._call("ending")
