@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import os
 import resource
-import select
+import selectors
 import socket
 import subprocess
 import sys
@@ -37,6 +37,7 @@ from caption.settings import Settings
 
 WORDS = "a photograph of two people who stand on a bridge beside a red bicycle while the sun goes down behind it " * 5
 SLOTS = 64
+_FULL = 0.002  # seconds until a full socket is tried again
 
 
 class Stream:
@@ -52,6 +53,8 @@ class Stream:
 
     def wait(self, now: float) -> float:
         """Seconds until it has something to say."""
+        if self.channel.unsent:
+            return _FULL
         return max(0.0, min(self._due if self._refs else now + 1, self._heard + 1) - now)
 
     def turn(self, now: float) -> None:
@@ -83,10 +86,12 @@ class Stream:
 def speak(descriptors: list[int], rate: float, each: int) -> None:
     """The life of a process that speaks for several workers."""
     streams = [Stream(socket.socket(fileno=number), rate, each) for number in descriptors]
+    selector = selectors.DefaultSelector()
+    for stream in streams:
+        selector.register(stream.channel, selectors.EVENT_READ)
     while not all(stream.ended and not stream.channel.unsent for stream in streams):
         now = time.monotonic()
-        unsent = [stream.channel for stream in streams if stream.channel.unsent]
-        select.select([s.channel for s in streams], unsent, [], min(stream.wait(now) for stream in streams))
+        selector.select(min(stream.wait(now) for stream in streams))
         now = time.monotonic()
         for stream in streams:
             stream.turn(now)
