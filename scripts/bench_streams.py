@@ -4,7 +4,7 @@
     python scripts/bench_streams.py --rate 0      # as fast as the writer takes them
 
 A run as python -m caption.run does it: input, shards, leases, rows, commits. Only the workers are none: --processes
-processes speak for --workers of them, and answer what each is handed with captions of 90 words, --rate images a second
+processes speak for --workers of them, and answer what each is handed with captions of 105 words, --rate images a second
 and worker, --each in a message. So what is measured is all that the coordinator does for a caption, and all that it
 keeps. Late is how far behind its pace the slowest worker ended. What was measured: bench_workers.md.
 """
