@@ -53,6 +53,7 @@ class GivenUp(NamedTuple):
 
     reason: str
     model_error: str | None  # class name, when the model is the reason
+    lost: bool = False  # its machine or GPU is gone
 
 
 class Member:
@@ -363,7 +364,7 @@ class Crew:
         events.append((member, Died(reason, final, blameless)))
         if final:
             member.state = "gone"
-            events.append((member, GivenUp(reason, error.error if error else None)))
+            events.append((member, GivenUp(reason, error.error if error else None, bool(lost))))
         elif self._ending:
             member.state = "left"
 

@@ -314,7 +314,7 @@ class Dispatcher:
             self._failure = ModelNotUsable(message.reason)
         elif message.model_error == "DoesNotLoad":
             self._failure = ModelDoesNotLoad(message.reason)
-        elif self._crew.patience:
+        elif message.lost and self._crew.patience:
             self._deserted = member.name, time.monotonic()
             self._say(
                 f"{member.name} was the last worker: waiting {self._crew.patience:.0f} s for a node to join "

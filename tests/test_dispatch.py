@@ -187,7 +187,7 @@ def test_when_the_last_worker_has_gone_one_that_joins_in_time_does_all_that_is_l
     [first, *_] = desk.crew.batches(0)
     desk.hear(0, Started(refs(first)))
     desk.crew.working, desk.crew.members[0].state = False, "gone"
-    desk.hear(0, Died("its node is gone", final=True, blameless=True), GivenUp("its node is gone", None))
+    desk.hear(0, Died("its node is gone", final=True, blameless=True), GivenUp("its node is gone", None, True))
     desk.dispatcher.hand_out()
     desk.crew.working, desk.crew.joining = True, 1
     desk.dispatcher.hand_out()
@@ -202,6 +202,6 @@ def test_when_the_last_worker_has_gone_one_that_joins_in_time_does_all_that_is_l
 def test_when_nobody_joins_in_time_the_run_ends():
     desk = Desk(20, workers=1)
     desk.crew.patience, desk.crew.working = 1e-9, False
-    desk.hear(0, Died("its node is gone", final=True, blameless=True), GivenUp("its node is gone", None))
+    desk.hear(0, Died("its node is gone", final=True, blameless=True), GivenUp("its node is gone", None, True))
     with pytest.raises(NoWorkerLeft, match="no worker has come"):
         desk.dispatcher.hand_out()

@@ -24,6 +24,7 @@ _LOOK_EVERY = 2.0  # seconds between looks at the nodes
 _PATIENCE = 600.0  # seconds that a cluster has to bring new nodes when all are gone
 _STORE = 100 << 20  # bytes of Ray's store of objects, which a run does not use, where Ray is started for the run
 _TWICE = 2  # looks in which a place beside others must be free: Ray learns a little later what has just been taken
+_FREED = 15.0  # seconds at the start in which Ray notices that a run before this one was killed
 _ANSWERS = 3.0  # seconds that a node has to take a connection
 _RAY_LEARNS = 60.0  # seconds after which Ray itself knows that a node is gone
 _KNOCK = 10.0  # seconds
@@ -35,7 +36,8 @@ class _Node:
     """Attributes:
     place: address and port of its Ray.
     gone_since: when it was found to be gone, by ``time.monotonic``; None: it is there.
-    seats: that it has got.
+    seats: that it has.
+    given: seats that it has ever had.
     free_looks: how often in a row it had room for one more.
     """
 
@@ -46,6 +48,7 @@ class _Node:
     resources: dict[str, float]
     gone_since: float | None = None
     seats: list[Seat] = field(default_factory=list)
+    given: int = 0
     free_looks: int = 0
 
 
@@ -69,19 +72,17 @@ class Cluster:
         self._nodes: dict[str, _Node] = {}
         self._count = 0
         self._joined: deque[Seat] = deque()
+        self.seats: Sequence[Seat] = ()
         self._stopped = threading.Event()
         try:
             self._device = self._choose_device()
-            self._look()
-            self.seats: Sequence[Seat] = self.joined()
-            if not self.seats:
-                raise self._nothing_free()
+            self.seats = self._first_seats()
         except BaseException:
             self.close()
             raise
-        grows = bool(self._address) and settings.schedule == "dynamic"  # the others must know all workers before
-        self.patience = _PATIENCE if grows else 0.0
-        self._grows = grows
+        # A schedule that is not dynamic must know all workers before.
+        self._grows = bool(self._address) and settings.schedule == "dynamic"
+        self.patience = _PATIENCE if self._grows else 0.0
         threading.Thread(target=self._keep_looking, name="nodes", daemon=True).start()
 
     @property
@@ -110,8 +111,10 @@ class Cluster:
         return child
 
     def lost(self, seat: Seat) -> str:
-        node = self._nodes[seat.host]
-        return "" if node.gone_since is None else f"its node {node.host} is gone"
+        node, child = self._nodes[seat.host], self._children.get(seat.name)
+        if node.gone_since is not None:
+            return f"its node {node.host} is gone"
+        return "another job has its place" if child and child.displaced else ""
 
     def joined(self) -> list[Seat]:
         seats = []
@@ -193,16 +196,20 @@ class Cluster:
             self._add_seats(node, free.get(id, {}))
 
     def _add_seats(self, node: _Node, free: dict[str, float]) -> None:
+        if self.seats and not self._grows:
+            return
+        node.seats = [seat for seat in node.seats if not self.lost(seat)]
         if any(not (child := self._children.get(seat.name)) or not child.placed for seat in node.seats):
             return  # what is free may be theirs
         seats = sum(len(one.seats) for one in self._nodes.values() if one.gone_since is None)
         room = min(self._room(node, free), self._most - seats)
         node.free_looks = node.free_looks + 1 if room > 0 else 0
-        if node.seats and node.free_looks < _TWICE:
+        if node.given and node.free_looks < _TWICE:
             return
         for _ in range(room):
             seat = self._seat(node, free)
             node.seats.append(seat)
+            node.given += 1
             self._joined.append(seat)
         node.free_looks = 0
 
@@ -233,7 +240,7 @@ class Cluster:
         return min(self._settings.workers - len(node.seats), int(free.get("CPU", 0)))
 
     def _seat(self, node: _Node, free: dict[str, float]) -> Seat:
-        settings, number = self._settings, len(node.seats)
+        settings, number = self._settings, node.given
         cores = int(node.resources.get("CPU", 1))
         if self._device == "cuda":
             workers = max(1, int(node.resources["GPU"] / self._gpu_share))
@@ -246,10 +253,17 @@ class Cluster:
         loaders = settings.loaders or max(1, min(4, cores // (2 * settings.workers)))
         return Seat(f"n{node.number}cpu{number}", "cpu", "", threads, loaders, host=node.id)
 
-    def _nothing_free(self) -> NoWorkerLeft:
-        what = "GPU" if self._device == "cuda" else "CPU"
-        there = sum(node.resources.get(what, 0) for node in self._nodes.values())
-        return NoWorkerLeft(
+    def _first_seats(self) -> Sequence[Seat]:
+        deadline, what = time.monotonic() + _FREED, "GPU" if self._device == "cuda" else "CPU"
+        while True:
+            self._look()
+            if seats := self.joined():
+                return seats
+            there = sum(node.resources.get(what, 0) for node in self._nodes.values())
+            if not there or time.monotonic() > deadline:
+                break
+            time.sleep(_LOOK_EVERY / 4)
+        raise NoWorkerLeft(
             f"of {_counted(int(there), what)} on {_counted(len(self._nodes), 'node')} of the Ray cluster none is free",
             "wait for the jobs that hold them, which ray status shows, or add nodes",
         )

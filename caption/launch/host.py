@@ -71,6 +71,9 @@ class Host:
         self._monitor = Monitor([Seat("", device, ",".join(gpus), None, 1)], Path.cwd())
         self._worker = WorkerSnapshot("", "ready", "", pid=self._child.pid, gpus=gpus)
 
+    def ready(self) -> None:
+        """Comes back when the actor has its place, and has started the worker."""
+
     def read(self) -> Said:
         """Waits for the worker's next bytes."""
         select.select([self._pipe], [], [])

@@ -22,7 +22,8 @@ from caption.launch.host import AT_ONCE, Ending
 from caption.monitor import Load
 from caption.process import LAST_SECONDS
 
-GROUPS = dict.fromkeys(("read", "write", "ending", "kill", "stopped", "whereabouts"), 1)
+GROUPS = dict.fromkeys(("ready", "read", "write", "ending", "kill", "stopped", "whereabouts"), 1)
+_PLACED = 120.0  # seconds that Ray has to start an actor where there is room for it: its libraries may come slowly
 _MOST_WORDS = 200  # lines kept until the crew asks for them
 _ASK_SECONDS = 3.0  # that a node has to answer a question
 
@@ -58,7 +59,8 @@ class RemoteChild:
         node_is_gone: whether its node is no more; may take some seconds.
 
     Attributes:
-        taken: its node went, so nothing that it held can be the reason of its end.
+        taken: its node went, or it never had a place there: nothing that it held can be the reason of its end.
+        displaced: its place was not free.
         load: the latest figures of it, as launch.host.Said has them; None before the first.
     """
 
@@ -66,7 +68,7 @@ class RemoteChild:
 
     def __init__(self, actor, relay: Relay, node_is_gone: Callable[[], bool]):
         self._actor, self._relay, self._node_is_gone = actor, relay, node_is_gone
-        self._placed = False
+        self._placed = threading.Event()
         ours, self._theirs = socket.socketpair()
         self._theirs.setblocking(False)
         self.channel = Channel(ours)
@@ -74,13 +76,13 @@ class RemoteChild:
         self._ending = Ending("stopped answering", killed=False)
         self._ended = threading.Event()
         self.load: Load | None = None
-        self.killed = self.taken = False
+        self.killed = self.taken = self.displaced = False
         relay.spawn(self._outward())
 
     @property
     def placed(self) -> bool:
         """Whether it is there and at work: its node's resources are taken."""
-        return self._placed and not self._ended.is_set()
+        return self._placed.is_set() and not self._ended.is_set()
 
     # ---- in the relay's thread ----
 
@@ -88,8 +90,9 @@ class RemoteChild:
         """From the worker to the coordinator, to its end."""
         inward = asyncio.ensure_future(self._inward())
         try:
+            await asyncio.wait_for(asyncio.wrap_future(self._call("ready").future()), _PLACED)
+            self._placed.set()
             while (said := await self._call("read")).data:
-                self._placed = True
                 self._words += said.words
                 self.load = said.load or self.load
                 await self._relay.loop.sock_sendall(self._theirs, said.data)
@@ -98,6 +101,10 @@ class RemoteChild:
             self.killed = self._ending.killed
         except RayError as error:
             await self._find_out(error)
+        except TimeoutError:
+            self._end_actor()
+            self.taken = self.displaced = True
+            self._ending = Ending(f"found no free place within {_PLACED:.0f} s", killed=False)
         except OSError:
             pass  # the coordinator has closed its end
         finally:
@@ -115,7 +122,9 @@ class RemoteChild:
         self._end_actor()
         self.taken = await self._relay.loop.run_in_executor(None, self._node_is_gone)
         words = "went with its node" if self.taken else f"was ended by Ray ({_reason(error)})"
-        self._ending, self.killed = Ending(words, killed=True), True
+        # One that Ray could not even start will not do better for long.
+        self.killed = self._placed.is_set() or self.taken
+        self._ending = Ending(words, self.killed)
 
     # ---- as process.Child ----
 
