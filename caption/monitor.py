@@ -96,7 +96,6 @@ class Load:
             celsius=max(celsius, default=None),
         )
 
-
     def and_those_of(self, workers: Sequence[WorkerSnapshot]) -> Load:
         """This and what is known of workers on other machines."""
         if not workers or not self.machine:

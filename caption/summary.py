@@ -82,7 +82,12 @@ def shares(schedule: Schedule, counts: Iterable[int], with_ids: bool = False) ->
         images = f"{name:<7} {count:,} image{'' if count == 1 else 's'}"
         costliest = " (the costliest)" if schedule.costly_first(name) else ""
         lines.append(f"{images}, first {', '.join(first)}{costliest}" if first else images)
-    return "\n".join(lines)
+    return "\n".join(_not_too_many(lines))
+
+
+def _not_too_many(lines: Sequence[str]) -> list[str]:
+    """A line a worker: of those of a large cluster only the first."""
+    return [*lines[:_MANY], f"and {len(lines) - _MANY} more"] if len(lines) > _MANY else list(lines)
 
 
 def announce(lookout: Lookout, schedule: Schedule, feed: Feed) -> None:
@@ -110,7 +115,8 @@ def conclude(
         say(f"Flags: {_counted(outcome.flags)}.")
     if outcome.rounds and outcome.rounds.over:
         say(_rounds(outcome.rounds))
-    for sentence in idle.sentences(outcome.idle, outcome.total_seconds, loaders) if outcome.captioned else ():
+    sentences = idle.sentences(outcome.idle, outcome.total_seconds, loaders) if outcome.captioned else ()
+    for sentence in _not_too_many(list(sentences)):
         say(sentence)
     out = Path(settings.output)
     say(f"Captions: {out / CAPTIONS}" + (f", failures: {out / FAILED}" if record.counts[FAILED] else ""))
