@@ -118,7 +118,7 @@ class Dispatcher:
         if came:
             self._deserted = None
             self._schedule.leave(name)
-        elif time.monotonic() - since > self._crew.patience:
+        elif self.busy and time.monotonic() - since > self._crew.patience:
             raise NoWorkerLeft(f"no worker has come for {self._crew.patience:.0f} s after the last", self._remedy)
 
     @property
