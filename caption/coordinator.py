@@ -35,6 +35,7 @@ from checkpoint import Record
 
 _BEAT_EVERY = 10.0
 _POLL = 0.2
+_NOTE_EVERY = 5.0
 _LAST_GRACE = 10.0  # seconds that workers have to end after their last word
 
 
@@ -89,6 +90,7 @@ class Coordinator:
         self._begin = time.monotonic()
         self._pace, self._last_beat = Pace(settings.checkpoint_every), self._begin
         self._announced = False
+        self._noted = 0.0
         self._unnoted = False  # what workers said of themselves is not in run.json yet
         self._row_bytes = 0
         self.outcome = Outcome()
@@ -187,6 +189,8 @@ class Coordinator:
         while self._crew.working and time.monotonic() < deadline and not self._at_once:
             self._crew.poll(_POLL)
         self._record.commit()
+        if self._unnoted:
+            self._note_workers()
         self._lookout.look(self._snapshot, last=True)
         self.outcome.skipped = self._feed.skipped
         self.outcome.adapter_loads = self._dispatcher.adapter_loads
@@ -248,14 +252,19 @@ class Coordinator:
     # ---- record and display ----
 
     def _look_after_record(self) -> None:
-        if self._unnoted:
-            self._run_file.note(workers={one.name: one.facts for one in self._crew.members if one.facts})
-            self._unnoted = False
-        self._pace.run(self._record.uncommitted, self._record.commit)
         now = time.monotonic()
+        # Many workers become ready one after the other, and each note is synced to disk.
+        if self._unnoted and (self._crew.assembled or now - self._noted >= _NOTE_EVERY):
+            self._note_workers()
+            self._noted = now
+        self._pace.run(self._record.uncommitted, self._record.commit)
         if now - self._last_beat >= _BEAT_EVERY:
             self._record.beat()
             self._last_beat = now
+
+    def _note_workers(self) -> None:
+        self._run_file.note(workers={one.name: one.facts for one in self._crew.members if one.facts})
+        self._unnoted = False
 
     def _snapshot(self) -> Snapshot:
         done, since = self.outcome, self._dispatcher.first_hand_out
@@ -264,7 +273,7 @@ class Coordinator:
             before=self._feed.skipped,
             done=done.captioned,
             failed=done.failed,
-            workers=[self._worker_snapshot(member) for member in self._crew.members],
+            workers=[self._worker_snapshot(member) for member in self._crew.members if not member.went_with_node],
             flagged=done.flagged,
             seconds=time.monotonic() - since if since else 0.0,
             bytes_to_come=self.bytes_to_come(),
@@ -274,6 +283,7 @@ class Coordinator:
         )
 
     def _worker_snapshot(self, member: Member) -> WorkerSnapshot:
+        load = member.child.load if member.child else None
         return WorkerSnapshot(
             name=member.name,
             state=member.state,
@@ -282,5 +292,6 @@ class Coordinator:
             failed=self._per_worker[member.name]["failed"],
             seconds=member.seconds,
             pid=member.child.pid if member.child else None,
-            gpus=tuple(member.seat.visible.split(",")) if member.seat.device == "cuda" else (),
+            gpus=tuple(load.gpus) if load else tuple(filter(None, member.seat.visible.split(","))),
+            load=load,
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from caption.devices import Seat
-from caption.gpus import is_lost
+from caption.launch import Launcher, Local
 from caption.log import note
 from caption.messages import Broken, Drain, Finish, Hello, Left, Load, Loaded, NotLoaded, Setup, Stats
 from caption.process import LAST_SECONDS, Child
@@ -53,6 +53,7 @@ class GivenUp(NamedTuple):
 
     reason: str
     model_error: str | None  # class name, when the model is the reason
+    lost: bool = False  # its machine or GPU is gone
 
 
 class Member:
@@ -96,6 +97,11 @@ class Member:
     def gone(self) -> bool:
         return self.state in ("left", "gone")
 
+    @property
+    def went_with_node(self) -> bool:
+        """Whether there is nothing more to show of it: nodes of a cluster come and go for as long as a run lasts."""
+        return self.state == "gone" and bool(self.seat.host)
+
     def note_words(self) -> None:
         """What its process printed goes into the log."""
         for line in self.child.new_words():
@@ -116,11 +122,18 @@ class Crew:
     seats: where workers run.
     setup: makes the first message for a seat's worker.
     watch: tells which workers hang; None: nobody is watched.
+    launcher: starts them; None: on this machine.
     """
 
-    def __init__(self, seats: Sequence[Seat], setup: Callable[[Seat], Setup], watch: StallWatch | None = None):
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        setup: Callable[[Seat], Setup],
+        watch: StallWatch | None = None,
+        launcher: Launcher | None = None,
+    ):
         self.members = [Member(seat) for seat in seats]
-        self._setup = setup
+        self._setup, self._launcher = setup, launcher or Local(seats)
         self._watch = watch or StallWatch(0)
         self._selector = selectors.DefaultSelector()
         self._bell, self._rope = socket.socketpair()
@@ -175,6 +188,15 @@ class Crew:
         self.members.append(Member(seat))
         return self.members[-1]
 
+    @property
+    def patience(self) -> float:
+        """Seconds in which seats may still come when all are gone; 0: none will."""
+        return self._launcher.patience
+
+    def take_in(self) -> list[Member]:
+        """Those for whom a machine has joined since the last call."""
+        return [self.add(seat) for seat in self._launcher.joined()]
+
     def retire(self, member: Member) -> None:
         """Lets a worker that is ready finish what is inside its engine, and nobody follow it."""
         member._retiring, member.state = True, "retiring"
@@ -227,10 +249,9 @@ class Crew:
         for member in self.members:
             if member.state == "pausing" and time.monotonic() >= member._resume_at:
                 device, setup = member.seat, self._setup(member.seat)
-                member.child = Child(
-                    "caption.worker",
+                member.child = self._launcher.start(
+                    device,
                     {
-                        "CUDA_VISIBLE_DEVICES": device.visible,
                         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
                         "TOKENIZERS_PARALLELISM": "false",
                         "OMP_NUM_THREADS": str(device.threads) if device.threads else None,
@@ -247,14 +268,15 @@ class Crew:
                 self._selector.register(member.child.channel, selectors.EVENT_READ, member)
 
     def _grant_turn(self) -> None:
-        """Loading takes up to twice the memory, so one loads after the other."""
-        if self._ending or any(member.state == "loading" for member in self.members):
+        """Loading takes up to twice the memory, so on each machine one loads after the other."""
+        if self._ending:
             return
+        loading = {member.seat.host for member in self.members if member.state == "loading"}
         for member in self.members:
-            if member.state == "waiting":
+            if member.state == "waiting" and member.seat.host not in loading:
                 member.state = "loading"
+                loading.add(member.seat.host)
                 self.send(member, Load())
-                return
 
     def _end_stalled(self, events: list) -> None:
         now = time.monotonic()
@@ -310,9 +332,9 @@ class Crew:
         error = member._model_error
         reason = error.message if error else member._broken or f"its process {member.child.last_words()}"
         killed = member.child.killed and not member._broken
+        blameless, member._stopped = member._stopped or member.child.taken, False
         member.child.close()
         member.child = None
-        blameless, member._stopped = member._stopped, False
         if member._retiring:
             member.state = "left"
             events.append((member, Retired()))
@@ -336,13 +358,13 @@ class Crew:
         member._model_error = member._broken = None
         member.state = "pausing"
         hopeless = error is not None and error.error in _HOPELESS
-        if member.seat.device == "cuda" and is_lost(member.seat.visible):
-            hopeless, reason = True, f"the GPU is lost, its driver shows it no more ({reason})"
+        if lost := self._launcher.lost(member.seat):
+            hopeless, reason = True, f"{lost} ({reason})"
         final = hopeless or member._failed_loads >= FAILED_LOADS or member._fruitless >= FRUITLESS_DEATHS
         events.append((member, Died(reason, final, blameless)))
         if final:
             member.state = "gone"
-            events.append((member, GivenUp(reason, error.error if error else None)))
+            events.append((member, GivenUp(reason, error.error if error else None, bool(lost))))
         elif self._ending:
             member.state = "left"
 

@@ -28,6 +28,7 @@ class Seat:
         loaders: processes that prepare ahead of it.
         memory_share: the part of its GPU's memory that it may take.
         gpus: how many its model is spread over.
+        host: the node of a cluster; "" is this machine.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Seat:
     loaders: int
     memory_share: float = 1.0
     gpus: int = 1
+    host: str = ""
 
 
 def choose_seats(settings: Settings) -> list[Seat]:

@@ -70,6 +70,7 @@ class Dispatcher:
         self._suspects = Suspects()
         self._endings: list[Ending] = []
         self._failure: CaptionError | None = None
+        self._deserted: tuple[str, float] | None = None  # seat that went last, and when, while others may still come
         self._begun = self.draining = False
         self.first_hand_out: float | None = None
         self.first_start: float | None = None
@@ -95,12 +96,30 @@ class Dispatcher:
         """
         if self._failure and self.busy:
             raise self._failure
+        self._take_in()
         self._begun = self._begun or self._settings.start == "each" or self._crew.assembled
         hungry = ready = [member for member in self._crew.members if self._begun and member.state == "ready"]
         working = {member.name for member in self._crew.members if not member.gone}
         # A batch each in turn: the first must not take what the others could begin with.
         while hungry and (self._schedule.pending or self._suspects):
             hungry = [member for member in hungry if self._feed(member, working, len(ready))]
+
+    def _take_in(self) -> None:
+        """Workers of machines that have joined; when nobody else is left, they take over all that there is to do."""
+        if not self._begun:
+            return
+        if came := self._crew.take_in():
+            self._say(f"{', '.join(member.name for member in came)} joined.")
+        for member in came:
+            self._schedule.join(member.name)
+        if not self._deserted:
+            return
+        name, since = self._deserted
+        if came:
+            self._deserted = None
+            self._schedule.leave(name)
+        elif self.busy and time.monotonic() - since > self._crew.patience:
+            raise NoWorkerLeft(f"no worker has come for {self._crew.patience:.0f} s after the last", self._remedy)
 
     @property
     def places(self) -> int:
@@ -117,9 +136,10 @@ class Dispatcher:
         working: seats that have, or will get, a worker; ready: how many have one that can take items now.
         """
         slots = self._slots(member)
-        free = 2 * slots - self._leases.unstarted(member.name)
-        if free <= 0:
-            return False
+        unstarted = self._leases.unstarted(member.name)
+        free = 2 * slots - unstarted
+        if free <= 0 or (unstarted > slots and free < min(LARGEST_BATCH, slots) // 2):
+            return False  # a few images more are no message of their own
         want = min(slots, LARGEST_BATCH, free)
         if member.doubtful:  # its seat, or several images in a row? One that nobody suspects will show
             want = 1
@@ -294,5 +314,11 @@ class Dispatcher:
             self._failure = ModelNotUsable(message.reason)
         elif message.model_error == "DoesNotLoad":
             self._failure = ModelDoesNotLoad(message.reason)
+        elif message.lost and self._crew.patience:
+            self._deserted = member.name, time.monotonic()
+            self._say(
+                f"{member.name} was the last worker: waiting {self._crew.patience:.0f} s for a node to join "
+                f"({message.reason})."
+            )
         else:
             self._failure = NoWorkerLeft(f"no worker can go on ({member.name}: {message.reason})", self._remedy)

@@ -12,11 +12,11 @@ import checkpoint
 from caption import summary
 from caption.adapter import identity, locate, run_adapters
 from caption.console import say
-from caption.devices import choose_seats
 from caption.dryrun import dry_run
 from caption.errors import UsageError
 from caption.followers import Followers
 from caption.laps import Laps
+from caption.launch import open_launcher
 from caption.log import NAME as LOG_FILE
 from caption.log import log_into, note
 from caption.metrics import Metrics
@@ -32,6 +32,7 @@ from caption.shard import common_folder, own_folder, parse_shard
 from caption.sources import STDIN, Source, open_source
 from caption.stage import Stage
 from caption.stop import StopSignals
+from caption.urls import scheme
 
 _ROW_FORMAT = 1
 
@@ -51,8 +52,9 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
     laps = laps or Laps()
     if settings.shard:
         settings = dataclasses.replace(settings, output=own_folder(settings.output, parse_shard(settings.shard)))
-    with StopSignals() as stop:
-        seats = choose_seats(settings)
+    with StopSignals() as stop, contextlib.ExitStack() as launched:
+        launcher = launched.enter_context(open_launcher(settings))
+        seats = launcher.seats
         summary.warn_of_slowness(settings, seats)
         out = Path(settings.output)
         source = _open_source(settings)
@@ -82,7 +84,7 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
                 withdrawn = withdraw_rows(record, out, settings.retry_failed, redo, say)
                 if withdrawn:
                     say(f"{withdrawn:,} rows are taken out, their images are done again.")
-                summary.greet(settings, source, seats, model, dtype, record)
+                summary.greet(settings, source, launcher, model, dtype, record)
                 run_file = RunFile(out, fingerprint, dataclasses.asdict(settings))
                 note(f"run {run_file.number} into this folder, process {os.getpid()}")
                 for change in run_file.changed_versions():
@@ -91,13 +93,14 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
                 stop.before_exit = lambda code: run_file.end(exit_code=code)
                 with run_file.noting_errors(), contextlib.closing(Followers(settings)) as followers:
                     stage = Stage(
-                        settings, source, lambda: _open_source(settings), seats, model, dtype, record, run_file, stop,
-                        laps, metrics, adapters, when_done=then.note_memory if then else None,
+                        settings, source, lambda: _open_source(settings), launcher, model, dtype, record, run_file,
+                        stop, laps, metrics, adapters, when_done=then.note_memory if then else None,
                     )  # fmt: skip
                     outcome = stage.run()
                 code = _exit_code(settings, record, outcome, stop) or followers.exit_code
                 run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
             summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
+        launched.close()  # what the workers had is free for the next stage
         if then and outcome.complete and not stop.asked and record.counts[CAPTIONS]:
             code = then.run(stop) or code
     return code
@@ -121,13 +124,16 @@ def make_fingerprint(settings: Settings, dtype: str) -> dict[str, Any]:
 
 def _table_folder(settings: Settings) -> str:
     """Where the relative paths of adapters in a table begin."""
+    if settings.input == STDIN or scheme(settings.input):
+        return ""
     path = Path(settings.input)
-    return "" if settings.input == STDIN else os.fspath(path if path.is_dir() else path.parent)
+    return os.fspath(path if path.is_dir() else path.parent)
 
 
 def _open_source(settings: Settings) -> Source:
     path, out = Path(settings.input), Path(settings.output)
-    source = open_source(path, settings.seed, out, dataclasses.asdict(settings))
+    place = settings.input if scheme(settings.input) else path
+    source = open_source(place, settings.seed, out, dataclasses.asdict(settings))
     for folder in [out, *([common_folder(out)] if settings.shard else [])]:
         with contextlib.suppress(OSError):  # an output that is not there yet is another folder
             if path.samefile(folder):

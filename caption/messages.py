@@ -20,6 +20,7 @@ class Setup(NamedTuple):
         flags: of all captions that it makes.
         highest: rating that a judge can give, where that is known.
         shared: descriptor of the memory that a Python caller's pictures lie in, which it has inherited.
+        host: as of its seat.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Setup(NamedTuple):
     highest: float | None = None
     shared: int | None = None
     adapters: Adapters = Adapters()
+    host: str = ""
 
 
 class Load(NamedTuple):

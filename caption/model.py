@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from caption import cache
 from caption.console import say
 from caption.engine import is_null
 from caption.errors import ModelNotFound
+from caption.messages import Setup
 
 EMBEDDED = {name: Path(__file__).parent / "models" / name for name in ("shapes", "shapes-scorer")}
 SMALL_MODELS = "--model shapes (embedded) or --model HuggingFaceTB/SmolVLM-256M-Instruct"
@@ -69,14 +70,39 @@ def find_model(name: str, revision: str | None, remote_code: bool, pickles: bool
         return Model(folder.resolve().name, os.fspath(folder), f"content {_content_hash(folder)}", gigabytes)
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", name):
         raise ModelNotFound(f"there is no model folder {name}", "check --model")
-    snapshot = _download(name, revision, _FILES + (["*.py"] if remote_code else []) + (_PICKLES if pickles else []))
+    snapshot = _download(name, revision, _patterns(remote_code, pickles))
     return Model(name, os.fspath(snapshot), f"{name} commit {snapshot.name}", _gigabytes(snapshot))
+
+
+def with_model_here(setup: Setup) -> Setup:
+    """On a node of a cluster: the setup with the folder that holds the model there, downloaded where it is not yet.
+
+    Raises:
+        SystemExit: the hub does not give it to this machine.
+    """
+    options, folder = setup.options, Path(setup.options.model)
+    name, is_of_hub, commit = (options.model_identity or "").rpartition(" commit ")
+    # A folder of the hub's cache may be one that another worker of this node is downloading at this moment.
+    if not setup.host or is_null(options.model) or (folder.is_dir() and not is_of_hub):
+        return setup
+    try:
+        if is_of_hub:
+            found = _download(name, commit, _patterns(options.trust_remote_code, options.allow_pickled_weights))
+        else:
+            found = EMBEDDED.get(folder.name, folder)
+    except ModelNotFound as error:
+        raise SystemExit(str(error)) from error
+    return setup._replace(options=replace(options, model=os.fspath(found)))
 
 
 def billions(name: str) -> float:
     """Parameters in billions as far as the name tells ("Qwen2.5-VL-7B"); 0.0 where it does not."""
     sizes = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)([bBmM])(?![a-zA-Z])", name.replace("_", "-"))
     return max((float(number) / (1 if unit in "bB" else 1000) for number, unit in sizes), default=0.0)
+
+
+def _patterns(remote_code: bool, pickles: bool) -> list[str]:
+    return _FILES + (["*.py"] if remote_code else []) + (_PICKLES if pickles else [])
 
 
 def _download(name: str, revision: str | None, patterns: list[str]) -> Path:

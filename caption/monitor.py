@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -96,6 +96,17 @@ class Load:
             celsius=max(celsius, default=None),
         )
 
+    def and_those_of(self, workers: Sequence[WorkerSnapshot]) -> Load:
+        """This and what is known of workers on other machines."""
+        if not workers or not self.machine:
+            return self
+        processes, gpus = dict(self.machine.workers), dict(self.gpus)
+        for worker in workers:
+            gpus |= worker.load.gpus
+            if (there := worker.load.machine) and "" in there.workers:
+                processes[worker.name] = there.workers[""]
+        return Load(replace(self.machine, workers=processes), gpus)
+
 
 class Monitor:
     """Reads once a second, the machine and the GPUs each in a thread of their own: a driver or disk that hangs holds up
@@ -109,7 +120,7 @@ class Monitor:
 
     def __init__(self, seats: Sequence[Seat], out: Path, nvml=None):
         self._workers: Sequence[WorkerSnapshot] = ()
-        uuids = {uuid for seat in seats if seat.device == "cuda" for uuid in seat.visible.split(",")}
+        uuids = {uuid for seat in seats for uuid in seat.visible.split(",") if uuid}
         self._machine = _Reader(_Machine(out, lambda: self._workers).read)
         self._gpus = _Reader(_Gpus(uuids, lambda: self._workers, nvml).read) if uuids else None
 
@@ -117,7 +128,8 @@ class Monitor:
         """The newest figures. workers: as they are at this moment."""
         self._workers = workers
         gpus = self._gpus.newest if self._gpus else None
-        return Load(self._machine.newest, gpus or {})
+        load = Load(self._machine.newest, gpus or {})
+        return load.and_those_of([worker for worker in workers if worker.load])
 
     def close(self) -> None:
         for reader in filter(None, (self._machine, self._gpus)):

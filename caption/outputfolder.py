@@ -15,6 +15,7 @@ from caption.errors import Busy, Damaged, DiskError, OtherJob, OutputError, Syst
 from caption.outputs.rows import CAPTION_FILES, CAPTIONS, RowFiles
 from caption.runfile import read_run_file
 from caption.settings import OPTIONS
+from caption.urls import scheme
 
 PLACES = ("input", "image_root", "details")  # settings that are paths of the input
 _LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
@@ -133,5 +134,7 @@ def _compare(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def shown_path(path: str | os.PathLike) -> str:
-    """An absolute path as valid text."""
+    """An absolute path as valid text; a URL as it is."""
+    if scheme(text := os.fspath(path)):
+        return text
     return os.fspath(Path(path).resolve()).encode(errors="replace").decode()

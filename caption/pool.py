@@ -26,6 +26,7 @@ _OF_RUNS = {
     "input", "output", "limit", "shard", "input_format", "image_root", "image_column", "id_column", "details",
     "skip_existing", "dedupe", "prompts", "prompt_weights", "schedule", "format", "checkpoint_every", "retry_failed",
     "redo", "moved", "strict", "dry_run", "stats_every", "log_file", "log_format", "metrics_port",
+    "launcher", "ray_address",
 }  # fmt: skip
 
 

@@ -58,7 +58,13 @@ class Child:
         module: started as ``python -m module FD …``, FD being its end of the channel.
         environment: variables to add to this process's own; None removes one.
         descriptors: given to it; their numbers follow FD.
+
+    Attributes:
+        taken: its machine went, so nothing that it held can be the reason of its end; never for one of this machine.
+        load: figures of it from its own machine; None for one of this machine, which the coordinator looks at itself.
     """
+
+    taken, load = False, None
 
     def __init__(self, module: str, environment: dict[str, str | None], descriptors: Sequence[int] = ()):
         env = {**os.environ, **{key: value for key, value in environment.items() if value is not None}}

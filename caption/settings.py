@@ -22,6 +22,7 @@ from caption.prompts import named_prompts, prompt_text, prompt_weights
 from caption.schedule import KINDS
 from caption.shard import parse_shard
 from caption.sources import KINDS as INPUT_FORMATS
+from caption.urls import local_path
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 DEFAULT_PROMPT = "Describe this image in detail."
@@ -40,8 +41,8 @@ class Settings:
     """One run, as the user wants it. Built by ``caption.options`` from its layers, or by hand in Python."""
 
     input: str = _option(
-        "", "folder of pictures, list or table that names them, shards, saved dataset, or - for standard input",
-        group="data", mark="caption", metavar="INPUT",
+        "", "folder of pictures (on disk, or as s3://, gs://, …), list or table that names them, shards, saved "
+        "dataset, or - for standard input", group="data", mark="caption", metavar="INPUT", make=local_path,
     )  # fmt: skip
     output: str = _option(
         "", "folder for rows, checkpoint and statistics; the same one again resumes", group="data", mark="free",
@@ -63,7 +64,7 @@ class Settings:
     )
     image_root: str | None = _option(
         None, "folder where relative paths of a list or table begin; default is its own folder", group="data",
-        mark="caption", metavar="DIR",
+        mark="caption", metavar="DIR", make=local_path,
     )  # fmt: skip
     image_column: str | None = _option(
         None, "column or field that names the picture, or its ending in a tar; default is the first of the usual names",
@@ -222,8 +223,17 @@ class Settings:
         check=at_least(1),
     )  # fmt: skip
     workers: int = _option(
-        1, "worker processes on a CPU", group="machine", mark="free", metavar="N", check=at_least(1)
-    )
+        1, "worker processes on a CPU, with Ray on each node", group="machine", mark="free", metavar="N",
+        check=at_least(1),
+    )  # fmt: skip
+    launcher: str = _option(
+        "local", "where workers run: local is this machine, ray a Ray cluster", group="machine", mark="free",
+        choices=("local", "ray"),
+    )  # fmt: skip
+    ray_address: str = _option(
+        "", "auto, or the HOST[:PORT] of its head; default is RAY_ADDRESS, else a Ray that is started for this run",
+        group="machine", mark="free", metavar="auto|HOST",
+    )  # fmt: skip
     batch_size: int | None = _option(
         None, "images side by side on one GPU; auto, the default: as many as its free memory bears, and 8 on a CPU",
         group="machine", mark="free", metavar="N|auto", check=at_least(1),

@@ -46,17 +46,17 @@ def make_setup(
             "scorer": scorer.kind if scorer else "",
             "adapter": adapters.run,
             "device": seats[0].device,
-            "threads": seats[0].threads,
         }
     )
     decode = DecodeOptions(settings.max_pixels, settings.max_pixels_decoded)
     guard = GuardOptions(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(GuardOptions)})
 
     def setup(seat: Seat) -> Setup:
-        numbers = dataclasses.replace(options, dtype=precision.dtype, gpus=seat.gpus, memory_share=seat.memory_share)
+        of_seat = {name: getattr(seat, name) for name in ("gpus", "memory_share", "threads")}
+        numbers = dataclasses.replace(options, dtype=precision.dtype, **of_seat)
         timeout = settings.decode_timeout
         highest = scorer.highest if scorer else None
-        told = numbers, seat.loaders, decode, timeout, guard, precision.flags, highest, shared, adapters
+        told = numbers, seat.loaders, decode, timeout, guard, precision.flags, highest, shared, adapters, seat.host
         return Setup(seat.name, *told)
 
     return setup

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from caption.schedule import Rounds
+
+if TYPE_CHECKING:
+    from caption.monitor import Load
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class WorkerSnapshot:
     seconds: what all workers of the seat have spent so far, by stage; see messages.Stats.
     pid: of its process, or None.
     gpus: UUIDs of those that its model is on; none on a CPU.
+    load: figures from its own machine, if that is another one; in these its name is "".
     rate: images/s over the last minute.
     late: share of the last minute in which it had slots but no pictures for them.
     """
@@ -30,6 +35,7 @@ class WorkerSnapshot:
     seconds: Mapping[str, float] = field(default_factory=dict)
     pid: int | None = None
     gpus: tuple[str, ...] = ()
+    load: Load | None = None
     rate: float = 0.0
     late: float = 0.0
 

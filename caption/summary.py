@@ -14,6 +14,7 @@ from caption.devices import Seat
 from caption.feed import Feed
 from caption.figures import clock, images_a_second
 from caption.jobstate import to_go_on
+from caption.launch import Launcher
 from caption.lookout import Lookout
 from caption.model import EMBEDDED, SMALL_MODELS, Model, billions
 from caption.outcome import Outcome
@@ -26,6 +27,7 @@ from caption.stop import StopSignals
 from checkpoint import Record
 
 _SLOW_ON_CPU = 1.0  # billions of parameters
+_MANY = 16  # workers whose names still fit in a line
 _FIRST = 3  # images of each worker that are named before the start
 
 
@@ -40,7 +42,7 @@ def warn_of_slowness(settings: Settings, seats: Sequence[Seat]) -> None:
 
 
 def greet(
-    settings: Settings, source: Source, seats: Sequence[Seat], model: Model, dtype: str, record: Record
+    settings: Settings, source: Source, launcher: Launcher, model: Model, dtype: str, record: Record
 ) -> None:  # fmt: skip
     """What is about to be done, and by whom."""
     before, adopted = sum(record.counts.values()), sum(record.adopted.values())
@@ -48,7 +50,9 @@ def greet(
     say(f"Output  {settings.output}" + (f", {before:,} images done before" if before else ""))
     if adopted:
         say(f"        {adopted:,} of them written after the last checkpoint of a run that was killed")
-    say(model_line(settings, seats, model.name, dtype))
+    if launcher.described:
+        say(launcher.described)
+    say(model_line(settings, launcher.seats, model.name, dtype))
 
 
 def model_line(settings: Settings, seats: Sequence[Seat], model: str, dtype: str) -> str:
@@ -56,8 +60,9 @@ def model_line(settings: Settings, seats: Sequence[Seat], model: str, dtype: str
     loaders = f"{seats[0].loaders} loader" + ("s" if seats[0].loaders > 1 else "")
     adapter = f" with the LoRA adapter {settings.lora}" if settings.lora else ""
     adapter += f" at {settings.lora_scale:g}" if settings.lora and settings.lora_scale != 1 else ""
+    names = ", ".join(seat.name for seat in seats[:_MANY]) + ", …" * (len(seats) > _MANY)
     return (
-        f"Model   {model}{adapter}, {dtype} on {', '.join(seat.name for seat in seats)}, "
+        f"Model   {model}{adapter}, {dtype} on {names}, "
         f"{_side_by_side(settings, seats)} images side by side, {loaders} each, {settings.schedule} schedule"
     )
 
@@ -77,7 +82,12 @@ def shares(schedule: Schedule, counts: Iterable[int], with_ids: bool = False) ->
         images = f"{name:<7} {count:,} image{'' if count == 1 else 's'}"
         costliest = " (the costliest)" if schedule.costly_first(name) else ""
         lines.append(f"{images}, first {', '.join(first)}{costliest}" if first else images)
-    return "\n".join(lines)
+    return "\n".join(_not_too_many(lines))
+
+
+def _not_too_many(lines: Sequence[str]) -> list[str]:
+    """A line a worker: of those of a large cluster only the first."""
+    return [*lines[:_MANY], f"and {len(lines) - _MANY} more"] if len(lines) > _MANY else list(lines)
 
 
 def announce(lookout: Lookout, schedule: Schedule, feed: Feed) -> None:
@@ -105,7 +115,8 @@ def conclude(
         say(f"Flags: {_counted(outcome.flags)}.")
     if outcome.rounds and outcome.rounds.over:
         say(_rounds(outcome.rounds))
-    for sentence in idle.sentences(outcome.idle, outcome.total_seconds, loaders) if outcome.captioned else ():
+    sentences = idle.sentences(outcome.idle, outcome.total_seconds, loaders) if outcome.captioned else ()
+    for sentence in _not_too_many(list(sentences)):
         say(sentence)
     out = Path(settings.output)
     say(f"Captions: {out / CAPTIONS}" + (f", failures: {out / FAILED}" if record.counts[FAILED] else ""))

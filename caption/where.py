@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from caption.errors import EmptyFile, NotAFile, NotAnImage, TooLarge, Truncated, Unreadable, Vanished
+from caption.urls import Url
 
 _LARGEST = 1 << 30  # bytes of one picture that is read as a whole
 _AT_ONCE = 16  # cells of a Parquet column that are held at once
@@ -172,4 +173,4 @@ def _arrow_batches(path: str) -> list:
     return list(pa.ipc.open_stream(pa.memory_map(path)))
 
 
-Where = str | Part | ParquetCell | ArrowCell | Shared
+Where = str | Part | ParquetCell | ArrowCell | Shared | Url

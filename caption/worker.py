@@ -46,6 +46,7 @@ from caption.messages import (
     Setup,
     Started,
 )
+from caption.model import with_model_here
 from caption.process import child_socket, leave_stopping_to_parent
 from caption.pulse import Pulse
 from caption.result import make_result
@@ -378,7 +379,7 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1)  # the coordinator asks where it hangs
     try:
         channel = ChildChannel(child_socket())
-        worker = Worker(channel, channel.receive())
+        worker = Worker(channel, with_model_here(channel.receive()))
         worker.run()
         worker.close()
     except EOFError:

@@ -3,6 +3,7 @@
     python scripts/stress_kill.py --rounds 900 --seed 1 --engine null
     python scripts/stress_kill.py --rounds 100 --seed 1 --engine shapes
     python scripts/stress_kill.py --rounds 100 --seed 1 --engine sampled
+    python scripts/stress_kill.py --rounds 100 --seed 1 --engine null --launcher ray
 
 A round starts the run again with other settings that may change (workers, batch size, checkpoint interval, schedule,
 loaders, start, stall timeout), and, if it has not finished before, after a random time kills the coordinator, a worker,
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SAME = ("caption", "finish_reason", "tokens", "width", "height", "seed")
 IMAGES = {"null": 4000, "shapes": 60, "sampled": 60}
 LONGEST = {"null": 2.5, "shapes": 15.0, "sampled": 15.0}  # seconds until the kill, at most
+STARTING = {"local": 0.0, "ray": 6.0}  # seconds more
 MODEL = {
     "null": ["--model", "null:2"],
     "shapes": ["--model", "shapes"],
@@ -40,8 +42,8 @@ MODEL = {
 class Stress:
     """A stress test that lives in a folder and can be stopped and go on there."""
 
-    def __init__(self, folder: Path, engine: str, seed: int):
-        self.folder, self.engine, self.seed = folder, engine, seed
+    def __init__(self, folder: Path, engine: str, seed: int, launcher: str):
+        self.folder, self.engine, self.seed, self.launcher = folder, engine, seed, launcher
         self.input, self.out = folder / "input", folder / "out"
         self._state = folder / "state.json"
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,8 @@ class Stress:
     def _one_round(self, disturb: bool = True) -> str:
         """Runs until the end or the kill; returns who was killed, or "finished"."""
         rng = random.Random(f"{self.seed} {self.starts}")
-        limit = time.monotonic() + (rng.uniform(0, LONGEST[self.engine]) if disturb else 600)
+        longest = LONGEST[self.engine] + STARTING[self.launcher]
+        limit = time.monotonic() + (rng.uniform(0, longest) if disturb else 600)
         victims = ["coordinator", "worker", "worker", "group", "loader", "SIGINT", "SIGTERM", "stopped", "paused"]
         victim = rng.choice(victims)
         with (self.folder / "run.log").open("ab") as log:
@@ -104,6 +107,7 @@ class Stress:
 
     def _command(self, out: Path, rng: random.Random | None) -> list[str]:
         command = [sys.executable, "-m", "caption.run", str(self.input), "--output", str(out), *MODEL[self.engine]]
+        command += ["--launcher", self.launcher]
         if rng:
             choices = {
                 "--workers": [1, 2, 3] if self.engine == "null" else [1, 2, 4],
@@ -257,11 +261,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", choices=sorted(IMAGES), default="null")
-    parser.add_argument("--folder", type=Path, help="where it lives; default build/stress-ENGINE-SEED")
+    parser.add_argument("--launcher", choices=sorted(STARTING), default="local", help="ray: started for each run")
+    parser.add_argument("--folder", type=Path, help="where it lives; default build/stress-ENGINE-SEED-LAUNCHER")
     options = parser.parse_args()
-    folder = options.folder or ROOT / "build" / f"stress-{options.engine}-{options.seed}"
+    folder = options.folder or ROOT / "build" / f"stress-{options.engine}-{options.seed}-{options.launcher}"
     try:
-        Stress(folder, options.engine, options.seed).run(options.rounds)
+        Stress(folder, options.engine, options.seed, options.launcher).run(options.rounds)
     except KeyboardInterrupt:
         print("stopped; the same command goes on")
 

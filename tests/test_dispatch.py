@@ -20,13 +20,20 @@ def items(count):
 class FakeCrew:
     """Members that are ready, and whatever a test lets them say."""
 
+    patience = 0.0
+
     def __init__(self, count):
-        self.members = [Member(Seat(f"cpu{number}", "cpu", "", None, 1)) for number in range(count)]
-        for member in self.members:
-            member.state = "ready"
-        self.sent = {member.name: [] for member in self.members}
-        self.events = []
+        self.members, self.sent, self.events, self.joining = [], {}, [], count
         self.working = self.assembled = True
+        self.take_in()
+
+    def take_in(self):
+        came = [Member(Seat(f"cpu{len(self.members) + number}", "cpu", "", None, 1)) for number in range(self.joining)]
+        for member in came:
+            member.state, self.sent[member.name] = "ready", []
+        self.members += came
+        self.joining = 0
+        return came
 
     def send(self, member, message):
         self.sent[member.name].append(message)
@@ -163,4 +170,38 @@ def test_what_ended_before_the_last_worker_was_given_up_is_not_lost(model_error,
                         GivenUp("the driver is gone", model_error))  # fmt: skip
     assert [ending.result.caption for ending in endings] == ["A cat."]
     with pytest.raises(raised, match="the driver is gone"):
+        desk.dispatcher.hand_out()
+
+
+def test_a_worker_that_joins_takes_from_the_others():
+    desk = Desk(200, workers=1, more=True)
+    desk.crew.joining = 1
+    desk.dispatcher.hand_out()
+    assert sum(len(batch.items) for batch in desk.crew.batches(1)) == 16
+    assert desk.said == ["cpu1 joined."]
+
+
+def test_when_the_last_worker_has_gone_one_that_joins_in_time_does_all_that_is_left():
+    desk, ended = Desk(20, workers=1), []
+    desk.crew.patience = 60.0
+    [first, *_] = desk.crew.batches(0)
+    desk.hear(0, Started(refs(first)))
+    desk.crew.working, desk.crew.members[0].state = False, "gone"
+    desk.hear(0, Died("its node is gone", final=True, blameless=True), GivenUp("its node is gone", None, True))
+    desk.dispatcher.hand_out()
+    desk.crew.working, desk.crew.joining = True, 1
+    desk.dispatcher.hand_out()
+    for number in range(20):  # batches at most
+        if number < len(batches := desk.crew.batches(1)):
+            ended += desk.hear(1, Captioned(tuple(map(result, refs(batches[number])))))
+            desk.dispatcher.hand_out()
+    assert sorted(ending.item.index for ending in ended) == list(range(20))
+    assert all(not ending.item.attempts for ending in ended), "the loss of a node charges nobody"
+
+
+def test_when_nobody_joins_in_time_the_run_ends():
+    desk = Desk(20, workers=1)
+    desk.crew.patience, desk.crew.working = 1e-9, False
+    desk.hear(0, Died("its node is gone", final=True, blameless=True), GivenUp("its node is gone", None, True))
+    with pytest.raises(NoWorkerLeft, match="no worker has come"):
         desk.dispatcher.hand_out()

@@ -3,6 +3,11 @@
 import pytest
 
 from caption import model
+from caption.engine import EngineOptions
+from caption.errors import ModelNotFound
+from caption.guard import GuardOptions
+from caption.image import DecodeOptions
+from caption.messages import Setup
 
 
 @pytest.fixture
@@ -59,3 +64,33 @@ def test_a_cache_that_can_not_be_read_or_written_changes_nothing(folder, monkeyp
     first = identity(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     assert identity(folder) == first
+
+
+def setup(folder, identity, host="a node"):
+    options = EngineOptions(str(folder), "fp32", "cpu", 8, "Describe it.", 16, model_identity=identity)
+    return Setup("n1cpu0", options, 1, DecodeOptions(1, 1), 1.0, GuardOptions("Describe it."), host=host)
+
+
+def test_a_node_takes_a_model_of_the_hub_at_the_same_commit(monkeypatch, tmp_path):
+    monkeypatch.setattr(model, "_download", lambda name, commit, patterns: tmp_path / name / commit)
+    here = model.with_model_here(setup("/home/driver/snapshots/abc", "org/name commit abc"))
+    assert here.options.model == str(tmp_path / "org/name" / "abc")
+
+
+def test_a_node_that_does_not_get_the_model_says_so_in_its_last_words(monkeypatch):
+    def refused(*_):
+        raise ModelNotFound("the hub can't be reached", "check the network")
+
+    monkeypatch.setattr(model, "_download", refused)
+    with pytest.raises(SystemExit, match="the hub can't be reached: check the network"):
+        model.with_model_here(setup("/home/driver/snapshots/abc", "org/name commit abc"))
+
+
+def test_the_embedded_model_is_where_the_node_has_this_package():
+    here = model.with_model_here(setup("/elsewhere/caption/models/shapes", "content 1234"))
+    assert here.options.model == str(model.EMBEDDED["shapes"])
+
+
+def test_a_worker_of_this_machine_and_one_that_sees_the_folder_look_for_nothing(tmp_path):
+    for one in (setup("/gone", "org/name commit abc", host=""), setup(tmp_path, "content 1234")):
+        assert model.with_model_here(one) == one

@@ -10,7 +10,7 @@ import pytest
 
 from caption import monitor
 from caption.devices import Seat
-from caption.monitor import GpuLoad, Load, Monitor
+from caption.monitor import GpuLoad, Load, MachineLoad, Monitor, ProcessLoad
 from caption.ram import ram
 from caption.snapshot import WorkerSnapshot
 
@@ -220,3 +220,17 @@ def test_without_limits_or_groups_it_is_the_machine(tmp_path):
     assert ram(tmp_path, tmp_path / "none")[1] == total
     (tmp_path / "own").write_text("0::/\nnonsense\n")
     assert ram(tmp_path, tmp_path / "own")[1] == total
+
+
+def test_a_worker_of_another_machine_is_shown_by_the_figures_from_there(tmp_path):
+    there = Load(MachineLoad(90.0, 8, 9, 10, {"": ProcessLoad(50.0, 1000)}), {"GPU-far": GpuLoad(use=80)})
+    far = WorkerSnapshot("n1gpu0", "ready", "generating", gpus=("GPU-far",), load=there)
+    monitor = Monitor([Seat("n1gpu0", "cuda", "", None, 1, host="n1")], tmp_path)
+    deadline = time.monotonic() + 10
+    while not (load := monitor.read([far])).machine:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    monitor.close()
+    assert load.machine.workers == {"n1gpu0": ProcessLoad(50.0, 1000)}
+    assert load.of_gpus(far).use == 80
+    assert load.machine.disk_free > 10, "the disk is the one that rows are written to"

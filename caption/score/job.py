@@ -12,11 +12,12 @@ from typing import Any
 import checkpoint
 from caption import idle, summary
 from caption.console import say
-from caption.devices import Seat, choose_seats
+from caption.devices import Seat
 from caption.engine import JUDGE, REFERENCE
 from caption.errors import OtherJob
 from caption.figures import clock, images_a_second
 from caption.laps import Laps
+from caption.launch import open_launcher
 from caption.log import NAME as LOG_FILE
 from caption.log import log_into, note
 from caption.metrics import Metrics
@@ -80,13 +81,13 @@ def score_captions(
         return ScoreSource(out, scorer, references, settings.image_root)
 
     source = open_source()
-    seats = choose_seats(settings)
-    dtype = "fp32" if scorer.kind == REFERENCE else chosen_dtype(settings, seats)
-    files = score_files(scorer.name(model))
-    folder = Path(settings.output)
-    make_folder(folder)
-    fingerprint = _fingerprint(settings, scorer, model, dtype, references)
+    folder, files = Path(settings.output), score_files(scorer.name(model))
     with contextlib.ExitStack() as open_:
+        launcher = open_.enter_context(open_launcher(settings))
+        seats = launcher.seats
+        dtype = "fp32" if scorer.kind == REFERENCE else chosen_dtype(settings, seats)
+        make_folder(folder)
+        fingerprint = _fingerprint(settings, scorer, model, dtype, references)
         open_.enter_context(record_errors(folder))
         if anew:
             _take_out(out, files)
@@ -109,7 +110,7 @@ def score_captions(
             open_.callback(metrics.close)
         with run_file.noting_errors():
             stage = Stage(
-                settings, source, open_source, seats, model, dtype, record, run_file, stop, laps, metrics,
+                settings, source, open_source, launcher, model, dtype, record, run_file, stop, laps, metrics,
                 scorer=scorer, files=files,
             )  # fmt: skip
             outcome = stage.run()
@@ -127,6 +128,7 @@ def _of_stage(settings: Settings, out: Path, scorer: Scorer, model: Model) -> Se
     kept = {name: getattr(settings, name) for name in SCORE_OPTIONS}
     if scorer.kind == REFERENCE:  # it computes nothing that a GPU could
         kept |= {"device": "cpu", "gpus": "all", "num_gpus": None, "workers_per_gpu": 1, "gpus_per_worker": 1}
+        kept |= {"launcher": "local", "ray_address": ""}
     prompt = scorer.rubric if scorer.kind == JUDGE else "a caption"
     return Settings(input=os.fspath(out), output=os.fspath(out / FOLDER), model=model.folder, prompt=prompt, **kept)
 

@@ -24,8 +24,10 @@ from caption.sources.manifest import READERS, ManifestSource
 from caption.sources.metadata import Details
 from caption.sources.parquet import ParquetSource
 from caption.sources.picture import Pictures
+from caption.sources.stored import StoredFolder
 from caption.sources.tar import TarSource, expand
 from caption.sources.text import open_text
+from caption.urls import is_stored
 
 KINDS = ("auto", "folder", "json", "list", "jsonl", "csv", "tsv", "parquet", "webdataset", "dataset")
 STDIN = "-"
@@ -73,7 +75,7 @@ def open_source(path: Path | str, seed: int, output: Path, options: Mapping[str,
     """The source for what ``path`` is.
 
     Args:
-        path: a file or a folder, a pattern of shards with braces, or "-" for standard input.
+        path: a file or a folder, the URL of one in a store, a pattern of shards with braces, or "-" for standard input.
         seed: seed of the first image; the one at position i gets ``seed + i``.
         output: the output folder, never read even when it lies inside ``path``; nor are those of other shards.
         options: further settings by name, as of ``caption.settings``; those that are missing have their defaults.
@@ -92,7 +94,7 @@ def open_source(path: Path | str, seed: int, output: Path, options: Mapping[str,
 
 def _pictures(path: str, kind: str, output: Path, options: Mapping[str, Any]) -> Pictures:
     root, image, id = (options.get(name) for name in ("image_root", "image_column", "id_column"))
-    if root is not None and not os.path.isdir(root):
+    if root is not None and not (os.path.isdir(root) or is_stored(root)):
         raise InputError(f"there is no folder {shown(root)}", "check --image-root")
     if path == STDIN:
         _refuse_unused("standard input", details=options.get("details"))
@@ -101,6 +103,8 @@ def _pictures(path: str, kind: str, output: Path, options: Mapping[str, Any]) ->
         spooled, guessed = _standard_input()
         name = "standard input"
         return ManifestSource(spooled, guessed if kind == "auto" else kind, root or os.getcwd(), image, id, name)
+    if is_stored(path):
+        return _in_store(path, kind, options)
     if "{" in path and not os.path.lexists(path):
         _refuse_unused(f"shards {shown(path)}", details=options.get("details"))
         return _table_or_shards(expand(path), kind, path, root, image, id)
@@ -141,6 +145,13 @@ def _refuse_unused(described: str, **given: object) -> None:
 def _by_ending(path: str) -> str:
     stem, ending = os.path.splitext(path.lower())
     return _BY_ENDING.get(os.path.splitext(stem)[1] if ending in _COMPRESSED else ending, "")
+
+
+def _in_store(url: str, kind: str, options: Mapping[str, Any]) -> Pictures:
+    if kind not in ("auto", "folder") or _by_ending(url):
+        raise InputError(f"{url} is no folder of pictures", "copy the table here: the pictures that it names can stay")
+    _refuse_unused(f"folder {url}", details=options.get("details"))
+    return StoredFolder(url)
 
 
 def _mode(path: str) -> int:

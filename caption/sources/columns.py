@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
 from caption.errors import BadRow, InputError, NotLocal
 from caption.sources.folder import as_id
 from caption.sources.picture import Picture
+from caption.urls import Url, is_stored, local_path, scheme
 
 IMAGE_COLUMNS = (
     "image", "image_path", "file_name", "filename", "file_path", "filepath", "path", "image_file", "img", "img_path",
     "image_name", "picture", "photo", "file", "jpg", "png", "webp", "image_url", "url",
 )  # fmt: skip
 ID_COLUMNS = ("id", "image_id", "key", "__key__", "uid", "uuid")
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def choose_columns(names: Sequence[str], image: str | None, id: str | None, described: str) -> tuple[str, str | None]:
@@ -64,6 +61,9 @@ def picture_of(value: Any, root: str, place: str, id: str | None, fields: dict |
         root: relative paths count from here.
         place: the row in words ("rows.csv:7"), the id where there is no other.
         id: the row's own id, or None: the path is the id.
+
+    Raises:
+        UsageError: it lies in a store whose package is not installed.
     """
     if isinstance(value, dict) and value.get("bytes") is None:
         value = value.get("path")  # as datasets writes pictures into JSON
@@ -74,13 +74,14 @@ def picture_of(value: Any, root: str, place: str, id: str | None, fields: dict |
     if value.startswith("data:"):  # a picture would be its own id
         fault = (BadRow.__name__, "its picture is a data URI: write it into a file, or into a cell of Parquet")
         return Picture(id or place, "", "", fields, fault)
-    if value.startswith("file://"):
-        value = urllib.parse.unquote(urllib.parse.urlsplit(value).path, errors="surrogateescape")
-    shown = as_id(value)
-    if _URL.match(value):
-        fault = (NotLocal.__name__, "it is a URL: download the pictures first, then name the files")
-        return Picture(id or shown, shown, "", fields, fault)
-    return Picture(id or shown, shown, os.path.join(root, value), fields)
+    value = local_path(value)
+    shown, where = as_id(value), value if scheme(value) else os.path.join(root, value)
+    if not scheme(where):
+        return Picture(id or shown, shown, where, fields)
+    if is_stored(where):
+        return Picture(id or shown, shown, Url(where), fields)
+    fault = (NotLocal.__name__, "it is a URL: download the pictures first, then name the files")
+    return Picture(id or shown, shown, "", fields, fault)
 
 
 def id_of(value: Any) -> str | None:

@@ -71,7 +71,7 @@ def test_each_bad_row_of_jsonl_is_one_failed_item_and_costs_no_neighbour(tmp_pat
     lines = [
         '{"image": "a.jpg"}', '{"image": "b.j', "[1]", '{"picture": "c.jpg"}', '{"image": ""}', '{"image": 5}',
         '{"image": "d.jpg", "seed": "x"}', '{"image": "e.jpg", "max_new_tokens": 0}', '{"image": "http://x/f.jpg"}',
-        '{"image": "g.jpg", "prompt": 3}', '{"image": "s3://b/h.jpg"}',
+        '{"image": "g.jpg", "prompt": 3}', '{"image": "ftp://b/h.jpg"}',
         '{"image": "data:image/png;base64,iVBO"}', '{"image": "i.jpg"',
     ]  # fmt: skip
     found, _ = items(write(tmp_path / "rows.jsonl", "\n".join(lines)), tmp_path)
