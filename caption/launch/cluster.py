@@ -271,7 +271,7 @@ class Cluster:
 
 def _refuse(settings: Settings) -> None:
     if not importlib.util.find_spec("ray"):
-        raise UsageError("--launcher ray needs the package ray", "pip install ray")
+        raise UsageError("--launcher ray needs the package ray", "pip install 'ray>=2.60,<3'")
     wrong = {
         f"--gpus {settings.gpus}: Ray says which GPUs are free": settings.gpus != "all",
         "--device mps: no GPU of a cluster": settings.device == "mps",
