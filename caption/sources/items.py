@@ -174,10 +174,11 @@ def _number(low: int) -> Callable[[Any, str], int]:
     def read(value: Any, name: str) -> int:
         try:
             try:
-                number = int(value)
+                exact = int(value) if isinstance(value, str) else value
             except ValueError:
-                number = int(float(value))  # "1.0": tables make floats of whole numbers where one is missing
-            if isinstance(value, bool) or number != float(value) or not low <= number < 2**62:
+                exact = float(value)  # "1.0": tables make floats of whole numbers where one is missing
+            number = int(exact)
+            if isinstance(value, bool) or number != exact or not low <= number < 2**62:
                 raise ValueError
         except (TypeError, ValueError, OverflowError):
             raise ValueError(f"its {name} is no whole number from {low} on: {_shown(value)}") from None

@@ -67,6 +67,16 @@ def test_jsonl_fields_of_a_row_become_the_items_own_and_the_rest_is_carried_thro
     assert (second.id, second.prompt, second.seed, second.extra) == ("8", None, 1, None)
 
 
+@pytest.mark.parametrize(
+    ("seed", "meant"),
+    [(2**53 + 1, 2**53 + 1), (f"{2**61 + 1}", 2**61 + 1), (3.0, 3), ("3.0", 3), (1.5, None), ("1.5", None),
+     (2**62, None), (-1, None), (True, None)],
+)  # fmt: skip
+def test_a_seed_is_the_very_number_of_its_row_or_the_row_is_bad(tmp_path, seed, meant):
+    [item], _ = items(write(tmp_path / "rows.jsonl", json.dumps({"image": "a.jpg", "seed": seed})), tmp_path)
+    assert (item.seed, item.fault) == (meant, None) if meant is not None else item.fault[0] == "BadRow"
+
+
 def test_each_bad_row_of_jsonl_is_one_failed_item_and_costs_no_neighbour(tmp_path):
     lines = [
         '{"image": "a.jpg"}', '{"image": "b.j', "[1]", '{"picture": "c.jpg"}', '{"image": ""}', '{"image": 5}',
