@@ -30,6 +30,7 @@ from caption.settings import Settings, caption_settings
 from caption.setup import chosen_dtype
 from caption.shard import common_folder, own_folder, parse_shard
 from caption.sources import STDIN, Source, open_source
+from caption.sources.picture import Unread
 from caption.stage import Stage
 from caption.stop import StopSignals
 from caption.urls import scheme
@@ -97,7 +98,7 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
                         stop, laps, metrics, adapters, when_done=then.note_memory if then else None,
                     )  # fmt: skip
                     outcome = stage.run()
-                code = _exit_code(settings, record, outcome, stop) or followers.exit_code
+                code = _exit_code(settings, source, record, outcome, stop) or followers.exit_code
                 run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
             summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
         launched.close()  # what the workers had is free for the next stage
@@ -141,8 +142,12 @@ def _open_source(settings: Settings) -> Source:
     return source
 
 
-def _exit_code(settings: Settings, record: checkpoint.Record, outcome: Outcome, stop: StopSignals) -> int:
+def _exit_code(
+    settings: Settings, source: Source, record: checkpoint.Record, outcome: Outcome, stop: StopSignals
+) -> int:
     if stop.signal and not outcome.complete:
         return 128 + stop.signal
     rows = record.counts
+    if settings.strict and any(isinstance(warning, Unread) for warning in source.warnings):
+        return 3
     return 3 if rows[FAILED] and (settings.strict or not rows[CAPTIONS]) else 0

@@ -293,7 +293,9 @@ class Settings:
         None, "do the captions with this flag again, or those whose ids stand in a text file", group="run",
         mark="free", metavar="FLAG|FILE",
     )  # fmt: skip
-    strict: bool = _option(False, "end with status 3 if any image failed", group="run", mark="free")
+    strict: bool = _option(
+        False, "end with status 3 if any image failed or a part of INPUT is unread", group="run", mark="free"
+    )
     dry_run: bool = _option(False, "show what would be done and by whom, and do nothing", group="run", mark="free")
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import tarfile
 
 import pytest
 
@@ -255,3 +256,16 @@ def test_the_same_model_under_another_name_is_the_same_job_and_another_one_is_no
     (tmp_path / "mine" / "generation_config.json").write_text("{}")
     other = run(*command, tmp_path / "mine")
     assert other.returncode == 4 and "its model was" in other.stderr and str(tmp_path / "mine") in other.stderr
+
+
+def test_images_that_can_not_even_be_named_are_told_and_strict_ends_with_3(tmp_path):
+    with tarfile.open(tmp_path / "torn.tar", "w") as shard:
+        for name in "abc":
+            shard.addfile(tarfile.TarInfo(f"{name}.jpg"))
+    whole = (tmp_path / "torn.tar").read_bytes()
+    (tmp_path / "torn.tar").write_bytes(whole[:512] + b"x" * 512 + whole[1024:])
+    command = (tmp_path / "torn.tar", "--output", tmp_path / "out", "--model", "null")
+    done = run(*command)
+    assert done.returncode == 0 and "Note: " in done.stdout and "is not read" in done.stdout
+    assert list(captions(tmp_path / "out")) == ["torn.tar/a.jpg"]
+    assert run(*command, "--strict").returncode == 3

@@ -50,7 +50,7 @@ class Source(Protocol):
         left_out: images passed over so far because the user wants that.
         elsewhere: images passed over so far because they are in other shards.
         ignored_first, left_out_first: the names of the first ``NAMED`` of them.
-        warnings: sentences about what couldn't be read; grows while items are read.
+        warnings: sentences about what couldn't be read, picture.Unread or not; grows while items are read.
     """
 
     described: str

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from caption.errors import InputError
 from caption.image import ENDINGS
-from caption.sources.picture import NAMED, Picture
+from caption.sources.picture import NAMED, Picture, Unread
 
 _Identity = tuple[int, int]
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of Hugging Face's imagefolder
@@ -107,7 +107,7 @@ class FolderSource:
                 walk.outside.add(here)
             names, links = self._list(path, prefix, walk.metadata)
         except OSError as error:
-            self.warnings.append(f"can't read the folder {shown(path)}: {error.strerror}")
+            self.warnings.append(Unread(f"can't read the folder {shown(path)}: {error.strerror}"))
             return
         names.sort(reverse=True)
         walk.stack.append(_Level(path, prefix, here, names, links))

@@ -28,6 +28,10 @@ class Picture(NamedTuple):
     fault: tuple[str, str] | None = None
 
 
+class Unread(str):
+    """A warning of images that can't even be named, so that no row tells of them."""
+
+
 class Pictures(Protocol):
     """One kind of input.
 
@@ -37,7 +41,7 @@ class Pictures(Protocol):
         unique: no id can stand twice in it.
         ignored: files passed over so far because they are no pictures.
         ignored_first: the names of the first ``NAMED`` of them.
-        warnings: sentences about what couldn't be read; grows while pictures are read.
+        warnings: sentences about what couldn't be read, Unread or not; grows while pictures are read.
     """
 
     described: str

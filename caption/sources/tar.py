@@ -14,7 +14,7 @@ from caption.errors import BadRow, InputError, NotAFile
 from caption.image import ENDINGS
 from caption.sources.columns import id_of
 from caption.sources.folder import as_id, shown
-from caption.sources.picture import NAMED, Picture
+from caption.sources.picture import NAMED, Picture, Unread
 from caption.where import Part
 
 _LARGEST_FIELD = 1 << 20  # bytes of a member that is read as a field
@@ -74,11 +74,12 @@ class TarSource:
             try:
                 member = archive.next()
             except (tarfile.TarError, OSError, ValueError) as error:
-                self.warnings.append(f"{shown(path)} is broken, what follows in it is not read: {error}")
+                self.warnings.append(Unread(f"{shown(path)} is broken, what follows in it is not read: {error}"))
                 return
             if member is None:
                 if _follows(archive):
-                    self.warnings.append(f"{shown(path)} goes on behind its end mark: that is not read")
+                    what = f"{shown(path)} goes on behind its end mark or a broken header: that is not read"
+                    self.warnings.append(Unread(what))
                 return
             archive.members.clear()  # tarfile keeps all that it has seen
             if not member.isdir():
