@@ -13,6 +13,7 @@ from pathlib import Path
 
 import checkpoint
 from caption.choose.selection import Selection
+from caption.checks import no_utf_8
 from caption.commandline import Parser
 from caption.console import complain, say
 from caption.errors import CaptionError, DiskError, OutputError, UsageError
@@ -126,6 +127,8 @@ def _open(given: argparse.Namespace) -> tuple[Export, Selection]:
         raise UsageError(f"--beside is not for {given.to}", f"it is for {', '.join(BESIDE)}")
     if given.beside and given.target:
         raise UsageError("--beside and --target exclude each other", "leave one of them out")
+    if problem := no_utf_8(given.column):
+        raise UsageError(f"--column: {given.column!r} {problem}", "choose another name")
     if given.shard_size is not None and given.shard_size < 1:
         raise UsageError(f"--shard-size: {given.shard_size} is less than 1", "give a number of rows")
     without = frozenset(filter(None, given.without.split(",")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from caption.errors import NoScore
@@ -21,6 +22,7 @@ _MARKED = (  # the first that is found says which of several numbers is meant
     re.compile(rf"({_NUMBER})\s*(?:/|out of)\s*\d+", re.IGNORECASE),
 )
 _ANY = re.compile(rf"(?<![\w.]){_NUMBER}(?!\w)")
+_SCALED = r"(?<![\w.]){}[\s*_`]*(?:/|out of)[\s*_`]*(\d+)"
 _SHOWN = 80  # letters of an answer without a number
 
 
@@ -32,7 +34,7 @@ def rating(text: str, finish_reason: str, highest: float | None = None) -> float
         highest: of the scale that begins with 0, where it is known.
 
     Raises:
-        NoScore: there is none, or there are several and nothing says which is meant, or it is off the scale.
+        NoScore: there is none, or there are several and nothing says which is meant, or it is off the scale or of another.
     """
     answer = _SCALE.sub("", text)
     found = next((number for pattern in _MARKED if (number := _only(pattern, answer))), None)
@@ -48,6 +50,11 @@ def rating(text: str, finish_reason: str, highest: float | None = None) -> float
     number = float(found.replace(",", "."))
     if highest is not None and not 0 <= number <= highest:
         raise NoScore(f"the judge gave {number:g}, which is not between 0 and {highest:g}: {shown}")
+    if not math.isfinite(number):
+        raise NoScore(f"the judge gave a number that is too large: {shown}")
+    scale = _only(re.compile(_SCALED.format(re.escape(found)), re.IGNORECASE), answer)
+    if highest is not None and scale and float(scale) != highest:
+        raise NoScore(f"the judge gave {number:g} out of {scale}, and not of {highest:g}: {shown}")
     return number
 
 

@@ -53,7 +53,8 @@ class Scorer:
         """As the rows have it. model: as ``find`` found it."""
         if self.kind == REFERENCE:
             return f"{REFERENCE}:{Path(self.reference).name}"
-        return f"{JUDGE}:{model.name}" if self.kind == JUDGE else model.name
+        name = model.name.encode(errors="replace").decode()  # of a folder whose path is no UTF-8
+        return f"{JUDGE}:{name}" if self.kind == JUDGE else name
 
 
 def make_scorer(named: str, settings: Settings, captioner: str) -> Scorer:

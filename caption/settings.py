@@ -192,7 +192,7 @@ class Settings:
     )  # fmt: skip
     reference: str | None = _option(
         None, "what the scorer reference compares with: a field of the rows, or a JSONL, CSV or TSV file with id or "
-        "image, and caption", group="score", mark="score", metavar="FIELD|FILE",
+        "image, and caption", group="score", mark="score", metavar="FIELD|FILE", check=no_utf_8,
     )  # fmt: skip
     rubric: str = _option(
         "", "what a judge is asked instead of our own rubric: a text with {caption} in it, or @FILE", group="score",
@@ -200,7 +200,7 @@ class Settings:
     )  # fmt: skip
     group_by: str | None = _option(
         None, "also give the average score of each value of this field of the rows", group="score", mark="free",
-        metavar="FIELD",
+        metavar="FIELD", check=no_utf_8,
     )  # fmt: skip
 
     device: str = _option(

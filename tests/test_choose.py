@@ -112,6 +112,7 @@ def test_flags_alone_are_doubts_and_not_the_precision(flags, doubted):
         ("not " * 101 + "true", "(letter 401) stands inside 100 others"),
         ("true or " * 2000 + "true", "it may have 10,000"),
         ("score > 3 \x00", "letter 11"),
+        ("caption contains '\udcff'", "is no UTF-8"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence_with_its_place(text, said):
@@ -371,6 +372,7 @@ def test_a_crash_between_two_blocks_of_a_choice_leaves_no_trace(tmp_path, monkey
         (("one", "two"), "several OUT are for --best-by"),
         (("one", "one/../one", "--best-by", "words"), "one OUT is given twice"),
         (("one", "nowhere", "--best-by", "words"), "nowhere is no output folder of a job"),
+        (("one", "--column", "\udcff"), "is no UTF-8"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_writes_nothing(tmp_path, capsys, monkeypatch, words, said):

@@ -22,7 +22,8 @@ def test_the_number_that_is_meant_is_found(text, number):
 @pytest.mark.parametrize(
     ("text", "said"),
     [("", "no number"), ("It is excellent.", "no number"), ("I see 2 dogs and 3 cats.", "2 numbers"),
-     ("11", "not between 0 and 10"), ("-3", "not between"), ("Score: 2. No, score: 7", "numbers")],
+     ("11", "not between 0 and 10"), ("-3", "not between"), ("Score: 2. No, score: 7", "numbers"),
+     ("4/5", "out of 5"), ("Rating: **4** out of 5", "out of 5")],
 )  # fmt: skip
 def test_an_answer_that_leaves_it_open_is_no_score(text, said):
     with pytest.raises(NoScore, match=said):
@@ -36,7 +37,9 @@ def test_a_number_whose_end_may_be_cut_is_none_and_one_before_the_cut_is():
 
 
 def test_a_rubric_of_ones_own_has_a_scale_of_its_own():
-    assert rating("85", "stop") == 85
+    assert rating("85", "stop") == 85 and rating("4/5", "stop") == 4
+    with pytest.raises(NoScore, match="too large"):  # it would be no number in JSON
+        rating("9" * 400 + " dogs", "stop")
 
 
 def test_what_a_judge_writes_becomes_a_score_and_no_caption():

@@ -180,6 +180,14 @@ def test_references_may_stand_in_a_file_by_id_or_image_and_be_several(tmp_path, 
     assert found["000002.jpg"]["error"] == "MissingField"
 
 
+def test_a_table_of_references_that_is_no_utf_8_is_read_as_far_as_it_goes(tmp_path, score):
+    job, truth = folder(tmp_path, 2), tmp_path / "truth.csv"
+    truth.write_bytes(b"id,caption\n000000.jpg,Caption number 0 \xe9\n000001.jpg,Caption number 1\n")
+    assert score(job.out, "--scorer", "reference", "--reference", truth)[0] == 0
+    found = scores(job.out)
+    assert 0.8 < found["000000.jpg"]["score"] < 1 == found["000001.jpg"]["score"]
+
+
 def test_a_growing_folder_is_read_to_the_rows_that_come_while_it_is_read(tmp_path):
     job = folder(tmp_path, 3)
     items = ScoreSource(job.out, Scorer("reference", reference="x"), _Nothing(), None).items()
@@ -204,6 +212,7 @@ class _Nothing:
      (("--scorer", "x", "--reference", "truth"), "--reference is not for"), (("--scorer", "./x"), "no model folder"),
      (("--scorer", "judge:null", "--rubric", "Rate it."), "{caption}"),
      (("--scorer", "reference", "--reference", "no.jsonl"), "there is no file"),
+     (("--scorer", "reference", "--reference", "\udcff"), "is no UTF-8"),
      (("--scorer", "judge:null", "--image-root", "/nowhere"), "say with --image-root where")],
 )  # fmt: skip
 def test_wrong_use_is_one_sentence_and_status_2(tmp_path, score, args, said):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from caption.checks import no_utf_8
 from caption.choose.fields import NUMBER, TEXT, TRUTH
 from caption.errors import UsageError
 
@@ -38,7 +39,9 @@ class Token(NamedTuple):
 
 
 def tokens(text: str, option: str) -> Iterator[Token]:
-    """The last one is END. Raises UsageError: there is something else; ``option`` is named in the sentence."""
+    """The last one is END. Raises UsageError: there is something else, or no UTF-8; ``option`` is named in the sentence."""
+    if problem := no_utf_8(text):
+        raise UsageError(f"{option}: {text!r} {problem}", "no caption has such a text")
     if len(text) > _MOST:
         raise UsageError(f"{option} has {len(text):,} letters", f"it may have {_MOST:,}")
     place = 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from caption.errors import UsageError
 from caption.sources.columns import ID_COLUMNS, IMAGE_COLUMNS
+from caption.sources.folder import as_id
 from caption.sources.manifest import READERS
 
 _KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
@@ -54,7 +54,8 @@ class References:
         texts = next((_as_texts(row[name]) for name in _TEXTS if name in row), [])
         for name in (*ID_COLUMNS, *IMAGE_COLUMNS):
             if texts and isinstance(row.get(name), str | int):
-                self._texts.setdefault(str(row[name]), []).extend(texts)
+                for key in {str(row[name]), as_id(str(row[name]))}:  # as the input has it, or captions.jsonl
+                    self._texts.setdefault(key, []).extend(texts)
 
     def of(self, row: dict) -> list[str]:
         """Those of a row of captions.jsonl; none if there are none."""
@@ -70,6 +71,6 @@ class References:
 
 
 def _as_texts(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value] if value.strip() else []
-    return [one for one in value if isinstance(one, str) and one.strip()] if isinstance(value, Iterable) else []
+    """Valid ones: a table in another encoding than UTF-8 is read as far as it goes."""
+    texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return [one.encode(errors="replace").decode() for one in texts if isinstance(one, str) and one.strip()]
