@@ -21,7 +21,7 @@ from caption.log import note
 from caption.lookout import Lookout
 from caption.messages import Finish
 from caption.outcome import Outcome
-from caption.outputs.rows import CAPTION_FILES, RowFiles, failed_row
+from caption.outputs.rows import CAPTION_FILES, RowFiles
 from caption.pace import Pace
 from caption.precision import AFTER_FP16, Precision
 from caption.runfile import RunFile
@@ -145,7 +145,8 @@ class Coordinator:
         items = self._adapters.mark(items)
         faulty = [item for item in items if item.fault]
         items, rows = self._twins.hold([item for item in items if not item.fault] if faulty else items)
-        failed = [(item.id, failed_row(item, *item.fault)) for item in faulty] + rows.get(self._files.failed, [])
+        failed = [(item.id, self._files.failed_row(item, *item.fault)) for item in faulty]
+        failed += rows.get(self._files.failed, [])
         if failed:
             self._record.append(self._files.failed, failed)
             self.outcome.failed += len(failed)
@@ -217,7 +218,7 @@ class Coordinator:
                 self._per_worker[worker]["done"] += len(rows)
             else:
                 note(f"{item.id} failed: {error}: {text}", worker, logging.WARNING)
-                rows = self._twins.settle(item, self._files.failed, failed_row(item, error, text))
+                rows = self._twins.settle(item, self._files.failed, self._files.failed_row(item, error, text))
                 failed += rows
                 self.outcome.errors[error] += len(rows)
                 self._per_worker[worker]["failed"] += len(rows)

@@ -132,6 +132,17 @@ def test_captions_that_came_or_were_done_again_since_are_scored_and_the_others_a
     assert code == 0 and "0 scored, 1 failed" in told.out and scores(job.out) == after
 
 
+def test_a_caption_that_was_done_again_is_scored_though_the_one_before_failed(tmp_path, score):
+    job = folder(tmp_path, 2)
+    assert score(job.out, *BY_TRUTH)[0] == 0
+    with checkpoint.open(job.out, {}) as record:
+        record.withdraw("captions.jsonl", ["000001.jpg"])
+    job.add([row("000001.jpg", "Another.", extra={"truth": "Another."})])
+    code, told = score(job.out, *BY_TRUTH)
+    assert code == 0 and "1 scored in" in told.out and "0 failed, 1 done before" in told.out
+    assert scores(job.out)["000001.jpg"]["score"] == 1 and not rows(job.out / "failed_scores.jsonl")
+
+
 def test_another_scorer_is_refused_until_the_scores_of_the_first_are_taken_out(tmp_path, score):
     job = folder(tmp_path)
     assert score(job.out, *BY_TRUTH)[0] == 0
@@ -182,7 +193,7 @@ def test_references_may_stand_in_a_file_by_id_or_image_and_be_several(tmp_path, 
 
 def test_a_table_of_references_that_is_no_utf_8_is_read_as_far_as_it_goes(tmp_path, score):
     job, truth = folder(tmp_path, 2), tmp_path / "truth.csv"
-    truth.write_bytes(b"id,caption\n000000.jpg,Caption number 0 \xe9\n000001.jpg,Caption number 1\n")
+    truth.write_bytes(b"id,caption\n000000.jpg,Caption number 0 \xe9\n000001.jpg,Caption number 1.\n")
     assert score(job.out, "--scorer", "reference", "--reference", truth)[0] == 0
     found = scores(job.out)
     assert 0.8 < found["000000.jpg"]["score"] < 1 == found["000001.jpg"]["score"]

@@ -54,15 +54,14 @@ class RowFiles(NamedTuple):
         done, failed: names of the row files.
         folder: of their record.
         row: makes one line of ``done``, without its newline.
+        failed_row: ... of ``failed``; of an item, the name of an ItemError and its message.
     """
 
     done: str
     failed: str
     folder: str
     row: Callable[[Item, Result], bytes]
-
-
-CAPTION_FILES = RowFiles(CAPTIONS, FAILED, FOLDER, caption_row)
+    failed_row: Callable[[Item, str, str], bytes]
 
 
 def failed_row(item: Item, error: str, message: str) -> bytes:
@@ -75,3 +74,6 @@ def failed_row(item: Item, error: str, message: str) -> bytes:
         "attempts": item.attempts + 1,
     }
     return orjson.dumps(row)
+
+
+CAPTION_FILES = RowFiles(CAPTIONS, FAILED, FOLDER, caption_row, failed_row)

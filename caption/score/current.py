@@ -11,7 +11,7 @@ import orjson
 
 from caption.choose.scores import SCORE, Scores
 from caption.report.folder import Folder
-from caption.score.rows import SCORES
+from caption.score.rows import caption_crc32
 from checkpoint import Record
 from checkpoint.ids import IdSet, digest
 
@@ -19,23 +19,29 @@ _BLOCK = 4096  # rows looked at together
 
 
 def withdraw_stale(record: Record, out: Path) -> int:
-    """Takes out the scores of captions that are no longer there, or read differently; how many there were.
+    """Takes out the scores, and failures, of captions that are no longer there or read differently; how many.
 
     Raises:
         checkpoint.Error, OSError: the row file can't be written anew; then nothing has changed.
     """
-    if not record.counts[SCORES]:
+    if not any(record.counts.values()):
         return 0
-    right = IdSet.of([])
-    for rows in scored_captions(out):
-        right.add([digest(row["id"]) for row in rows])
-    stale: list[str] = []
-    with (out / SCORES).open("rb") as file:
-        for lines in _blocks(file):
-            ids = [orjson.loads(line)["id"] for line in lines]
-            known = right.contains([digest(id) for id in ids])
-            stale += [id for id, is_known in zip(ids, known.tolist()) if not is_known]
-    return record.withdraw(SCORES, stale) if stale else 0
+    present = IdSet.of([])
+    for block in _blocks(Folder(out).captions()):
+        present.add([_digest(row["id"], caption_crc32(row["caption"])) for _, row in block])
+    count = 0
+    for name in (name for name, rows in record.counts.items() if rows):
+        stale: list[str] = []
+        with (out / name).open("rb") as file:
+            for rows in _blocks(map(orjson.loads, file)):
+                known = present.contains([_digest(row["id"], row.get("caption_crc32")) for row in rows])
+                stale += [row["id"] for row, is_known in zip(rows, known.tolist()) if not is_known]
+        count += record.withdraw(name, stale) if stale else 0
+    return count
+
+
+def _digest(id: str, caption: int | None) -> bytes:
+    return digest(f"{caption} {id}")
 
 
 def scored_captions(out: Path) -> Iterator[list[dict[str, Any]]]:
