@@ -102,8 +102,12 @@ def run_job(settings: Settings, laps: Laps | None = None) -> int:
                 run_file.end(totals=outcome.totals(), rows=record.counts, exit_code=code)
             summary.conclude(settings, source, outcome, record, stop, seats[0].loaders)
         launched.close()  # what the workers had is free for the next stage
-        if then and outcome.complete and not stop.asked and record.counts[CAPTIONS]:
-            code = then.run(stop) or code
+        if then and outcome.complete and record.counts[CAPTIONS]:
+            if stop.signal:  # it came with the last captions
+                say(f"Stopped by {stop.signal.name} before the scores. To go on, type the same command again.")
+                code = 128 + stop.signal
+            else:
+                code = then.run(stop) or code
     return code
 
 

@@ -42,6 +42,7 @@ class JobState:
     workers: rows of stats.jsonl of its last entry.
     scoring: of the second stage: "running", "finished" or "unfinished"; None if there is none.
     scored, not_scored: rows of scores.jsonl and failed_scores.jsonl.
+    scores_left: whether --then-score has still to do, and is not at it.
     go_on: the command to type next; None if there is nothing to do, or it was not started by one.
     """
 
@@ -71,6 +72,7 @@ class JobState:
     scoring: str | None = None
     scored: int = 0
     not_scored: int = 0
+    scores_left: bool = False
     go_on: str | None = None
 
     def as_json(self) -> bytes:
@@ -156,6 +158,9 @@ class Observer:
         found.seen = self._seen(record, latest)
         self._add_progress(found, run.get("merged", {}) | latest)
         self._add_scores(found)
+        if run.get("settings", {}).get("then_score") and found.scoring != "running":
+            unscored = found.captioned > found.scored + found.not_scored  # it may have ended between the stages
+            found.scores_left = found.scoring == "unfinished" or unscored
         if run and found.state != "running":
             found.go_on = _command(found, run, out)
         return found
@@ -229,8 +234,7 @@ def _last_entry(path: Path, run: int) -> tuple[dict[str, Any], list[dict[str, An
 
 def _command(found: JobState, run: dict[str, Any], out: Path) -> str | None:
     """What to type to go on, or to do the failed images again; None if nothing is left or it is not known."""
-    scores_left = found.scoring == "unfinished" and run.get("settings", {}).get("then_score")
-    finished = found.state == "finished" and not found.left and not scores_left
+    finished = found.state == "finished" and not found.left and not found.scores_left
     if run.get("argv") is None or (finished and not found.failed):
         return None
     words = to_go_on(run["argv"], None if run.get("folder") == _text(out.resolve()) else _text(out))

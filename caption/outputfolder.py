@@ -55,11 +55,13 @@ def open_record(out: Path, fingerprint: dict[str, Any], files: RowFiles = CAPTIO
         return checkpoint.open(out, fingerprint, (files.done, files.failed), files.folder)
 
 
-def compare_with_record(out: Path, fingerprint: dict[str, Any]) -> checkpoint.View | None:
+def compare_with_record(
+    out: Path, fingerprint: dict[str, Any], files: RowFiles = CAPTION_FILES
+) -> checkpoint.View | None:
     """The record of the folder, only to look at; None if there is none. Raises as ``open_record``, less Busy."""
     with record_errors(out):
         try:
-            view = checkpoint.read(out)
+            view = checkpoint.read(out, files.folder)
         except FileNotFoundError:
             return None
         if any(view.counts.values()):

@@ -73,11 +73,11 @@ def describe(state: JobState, columns: int = 80) -> list[str]:
         lines.append(f"Flags    {_counted(state.flags)}")
     if state.model:
         lines.append(f"Model    {state.model}")
-    if state.scoring:
-        how = {"unfinished": "; not all are scored", "running": "; it is being scored"}.get(state.scoring, "")
+    if state.scoring or state.scores_left:
+        how = {"unfinished": "; not all are scored", "running": "; it is being scored"}.get(state.scoring or "", "")
         lines.append(f"Scores   {state.scored:,} of {state.captioned:,}, {state.not_scored:,} failed{how}")
     if state.go_on:
-        done = state.state == "finished" and not state.left and state.scoring != "unfinished"
+        done = state.state == "finished" and not state.left and not state.scores_left
         what = "Again" if done else "Go on"
         lines.append(f"{what}    {state.go_on}")
     elif state.state == "running":

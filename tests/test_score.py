@@ -15,6 +15,7 @@ pytest.importorskip("sacrebleu")
 
 import caption.run
 import checkpoint
+from caption.jobstate import Observer
 from caption.score.__main__ import main
 from caption.score.averages import averages
 from caption.score.source import ScoreSource
@@ -22,7 +23,7 @@ from caption.scorer import Scorer, make_scorer
 from caption.settings import Settings
 from tests import runs
 from tests.reports import Job, row
-from tests.runs import ROOT, empty_pictures, kill_group, rows, run
+from tests.runs import ROOT, empty_pictures, environment, kill_group, rows, run
 
 GIB = 1 << 30
 BY_TRUTH = ("--scorer", "reference", "--reference", "truth")
@@ -90,6 +91,29 @@ def test_killed_in_the_second_stage_the_same_command_goes_on_and_scores_each_cap
     assert "  even     1.0000  (1,500)\n  odd      0.0000  (1,500)" in done.stdout
     verified = run(tmp_path, module="caption.verify")
     assert verified.returncode == 0 and "3,000 scored" in verified.stdout
+    assert Observer(tmp_path).look().go_on is None
+
+
+def test_a_stop_with_the_last_captions_leaves_the_scores_to_the_same_command_and_says_so(tmp_path):
+    empty_pictures(tmp_path / "in", 2)
+    code = (
+        "import signal, sys, caption.run, caption.stage as s\n"
+        "class Late(s.Stage):\n"
+        "    def run(self):\n"
+        "        outcome = super().run()\n"
+        "        with self.stop.looked_after(): signal.raise_signal(signal.SIGINT)\n"
+        "        return outcome\n"
+        "if __name__ == '__main__':\n"
+        "    import caption.job\n"
+        "    caption.job.Stage = Late\n"
+        "    sys.exit(caption.run.main(sys.argv[1:]))"
+    )
+    line = [sys.executable, "-c", code, str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", "null",
+            "--then-score", "judge"]  # fmt: skip
+    done = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130 and "Stopped by SIGINT before the scores" in done.stdout, done.stderr
+    found = Observer(tmp_path / "out").look()
+    assert (found.captioned, found.scored, found.scores_left) == (2, 0, True)
 
 
 def test_between_the_stages_the_memory_of_each_gpu_is_measured_and_shown(tmp_path):
@@ -143,13 +167,16 @@ def test_a_caption_that_was_done_again_is_scored_though_the_one_before_failed(tm
     assert scores(job.out)["000001.jpg"]["score"] == 1 and not rows(job.out / "failed_scores.jsonl")
 
 
-def test_another_scorer_is_refused_until_the_scores_of_the_first_are_taken_out(tmp_path, score):
+def test_another_scorer_is_refused_until_the_scores_of_the_first_are_taken_out(tmp_path, score, capsys):
     job = folder(tmp_path)
     assert score(job.out, *BY_TRUTH)[0] == 0
     code, told = score(job.out, "--scorer", "judge:null")
     assert (code, len(told.err.splitlines())) == (4, 1) and "--anew" in told.err
     assert {one["scorer"] for one in rows(job.out / "scores.jsonl")} == {"reference:truth"}
     empty_pictures(job.input, 6)
+    in_one = [str(job.input), "--output", str(job.out), "--model", "null", "--then-score", "judge"]
+    assert caption.run.main(in_one) == 4, "said before a caption is made"
+    assert "the scores in" in capsys.readouterr().err
     assert score(job.out, "--scorer", "judge:null", "--anew")[0] == 0
     assert {one["scorer"] for one in rows(job.out / "scores.jsonl")} == {"judge:null"}
 
@@ -177,6 +204,7 @@ def test_averages_spread_and_groups(tmp_path):
         "even": (2, 0.25), "odd": (2, 0.5), "(none)": (1, 1.0),
     }  # fmt: skip
     assert list(averages(job.out, "id").groups) == list(values)  # a field of the row itself
+    assert any("No caption has a field knd" in line for line in averages(job.out, "knd").lines())
 
 
 def test_references_may_stand_in_a_file_by_id_or_image_and_be_several(tmp_path, score):

@@ -60,6 +60,8 @@ class Averages:
             yield f"Average of {', '.join(f'{name} {value:.4f}' for name, value in self.parts.items())}"
         if self.groups:
             width = min(40, max(map(len, self.groups)))
+            if list(self.groups) == [WITHOUT]:
+                yield f"No caption has a field {self.group_by} (--group-by): see a row's names in captions.jsonl"
             yield f"Average score by {self.group_by}:"
             most = sorted(self.groups.items(), key=lambda pair: -pair[1].count)[:_SHOWN]
             for name, group in sorted(most, key=lambda pair: -pair[1].average):
@@ -104,7 +106,8 @@ def _value(row: dict[str, Any], name: str) -> str:
     value = (row.get("extra") or {}).get(name, row.get(name))
     if value is None or value == "" or value == []:
         return WITHOUT
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(text.split())  # a line each
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from caption.log import log_into, note
 from caption.metrics import Metrics
 from caption.model import EMBEDDED, Model
 from caption.outcome import Outcome
-from caption.outputfolder import make_folder, open_record, record_errors
+from caption.outputfolder import compare_with_record, make_folder, open_record, record_errors
 from caption.outputs.rows import RowFiles
 from caption.runfile import RunFile
 from caption.score.averages import Averages, averages
@@ -91,7 +91,8 @@ def score_captions(
         open_.enter_context(record_errors(folder))
         if anew:
             _take_out(out, files)
-        record = open_.enter_context(_open_record(out, fingerprint, files))
+        with _others_explained(out):
+            record = open_.enter_context(open_record(out, fingerprint, files))
         open_.enter_context(log_into(Path(settings.log_file or folder / LOG_FILE), settings.log_format))
         withdrawn = withdraw_stale(record, out)
         if withdrawn:
@@ -142,9 +143,22 @@ def _take_out(out: Path, files: RowFiles) -> None:
             say(f"{count:,} scores are taken out (--anew).")
 
 
-def _open_record(out: Path, fingerprint: dict[str, Any], files: RowFiles) -> checkpoint.Record:
+def check_scorer(settings: Settings, out: Path, scorer: Scorer, model: Model) -> None:
+    """Raises OtherJob: the folder has scores that are others. Their precision is known when the workers are."""
+    settings = _of_stage(settings, out, scorer, model)
+    references = References(scorer.reference) if scorer.kind == REFERENCE else None
+    before = {}
+    with contextlib.suppress(OSError, checkpoint.Error):  # what is wrong with it is said by whoever opens it
+        before = checkpoint.read(out, FOLDER).fingerprint or {}
+    fingerprint = _fingerprint(settings, scorer, model, before.get("dtype", ""), references)
+    with _others_explained(out):
+        compare_with_record(out, fingerprint, score_files(scorer.name(model)))
+
+
+@contextlib.contextmanager
+def _others_explained(out: Path) -> Iterator[None]:
     try:
-        return open_record(out, fingerprint, files)
+        yield
     except OtherJob as error:
         if not isinstance(error.__cause__, checkpoint.Mismatch):
             raise

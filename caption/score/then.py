@@ -12,8 +12,7 @@ from caption.console import say
 from caption.devices import Seat
 from caption.engine import JUDGE
 from caption.jobstate import to_go_on
-from caption.score.job import score_captions
-from caption.score.references import References
+from caption.score.job import check_scorer, score_captions
 from caption.scorer import make_scorer
 from caption.settings import Settings
 from caption.stop import StopSignals
@@ -28,7 +27,8 @@ class ThenScore:
         seats: of the captioner's workers.
 
     Raises:
-        UsageError: there is no such scorer, or it lacks something.
+        UsageError, ModelNotFound: there is no such scorer, or it lacks something.
+        OtherJob: the folder has scores of another one.
     """
 
     def __init__(self, settings: Settings, seats: Sequence[Seat]):
@@ -36,9 +36,8 @@ class ThenScore:
         others = {} if own else {"revision": None, "dtype": "auto", "batch_size": None}
         self._settings = dataclasses.replace(settings, limit=None, **others)
         self._scorer = make_scorer(settings.then_score, settings, settings.model)
-        if self._scorer.reference:
-            References(self._scorer.reference)
         self._model = self._scorer.find(self._settings)
+        check_scorer(self._settings, Path(settings.output), self._scorer, self._model)
         self._unloading = Unloading(seats)
 
     def note_memory(self) -> None:
