@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import checkpoint
-from caption.choose.selection import Selection
 from caption.checks import no_utf_8
+from caption.choose.selection import Selection
 from caption.commandline import Parser
 from caption.console import complain, say
 from caption.errors import CaptionError, DiskError, OutputError, UsageError

@@ -34,7 +34,7 @@ def rating(text: str, finish_reason: str, highest: float | None = None) -> float
         highest: of the scale that begins with 0, where it is known.
 
     Raises:
-        NoScore: there is none, or there are several and nothing says which is meant, or it is off the scale or of another.
+        NoScore: there is none, or there are several and nothing says which is meant, or it is not on the scale.
     """
     answer = _SCALE.sub("", text)
     found = next((number for pattern in _MARKED if (number := _only(pattern, answer))), None)

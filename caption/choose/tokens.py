@@ -39,7 +39,7 @@ class Token(NamedTuple):
 
 
 def tokens(text: str, option: str) -> Iterator[Token]:
-    """The last one is END. Raises UsageError: there is something else, or no UTF-8; ``option`` is named in the sentence."""
+    """The last one is END. Raises UsageError: it is something else, or no UTF-8; the sentence names ``option``."""
     if problem := no_utf_8(text):
         raise UsageError(f"{option}: {text!r} {problem}", "no caption has such a text")
     if len(text) > _MOST:
