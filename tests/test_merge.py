@@ -169,3 +169,12 @@ def test_killed(large, tmp_path, rows):
     assert merged(folder, "--output", tmp_path) == 0
     assert {id: row["caption"] for id, row in captions(tmp_path).items()} == {id: id for id in ids}
     assert checkpoint.check(tmp_path) == []
+
+
+def test_a_merge_that_finds_nothing_new_keeps_its_folder_locked(large, tmp_path, monkeypatch):
+    folder, ids = large
+    assert merged(folder, "--output", tmp_path) == 0
+    beats, beat = [], checkpoint.Record.beat
+    monkeypatch.setattr(checkpoint.Record, "beat", lambda record: (beats.append(1), beat(record)))
+    assert merged(folder, "--output", tmp_path) == 0
+    assert len(beats) >= len(ids) // 4096
