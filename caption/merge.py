@@ -119,7 +119,11 @@ def _withdraw_captioned(record: checkpoint.Record, shards: list[ShardFolder], ou
         return 0
     record.commit()
     failed = {orjson.loads(line)["id"] for line in checkpoint.read(out).rows(FAILED)}
-    again = {id for one in shards for rows in _rows(one, CAPTIONS) for id, _ in rows if id in failed}
+    again = set()
+    for one in shards:
+        for rows in _rows(one, CAPTIONS):
+            again |= failed.intersection(id for id, _ in rows)
+            record.beat()
     return record.withdraw(FAILED, again) if again else 0
 
 
@@ -132,6 +136,7 @@ def _append_all(record: checkpoint.Record, shards: list[ShardFolder]) -> int:
                 new = [row for row, done in zip(rows, record.done([id for id, _ in rows])) if not done]
                 record.append(name, new)
                 added += len(new)
+                record.beat()  # rows that are there already bring no commit, which would do it
                 if record.uncommitted >= _COMMIT_EVERY:
                     record.commit()
                 if time.monotonic() - said >= _SAY_EVERY:

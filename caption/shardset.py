@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,12 @@ class ShardFolder(NamedTuple):
         if not (self.runs and self.runs[-1].get("exit_code") in _FINISHED):
             return "is not finished"
         return ""
+
+    @property
+    def limit(self) -> float:
+        """Images of the whole input that its runs went through to their end, by --limit; infinite: all there were."""
+        ended = [run for run in self.runs if run.get("exit_code") in _FINISHED]
+        return max((run.get("settings", {}).get("limit") or math.inf for run in ended), default=0)
 
 
 @contextlib.contextmanager
@@ -75,6 +82,7 @@ def find_shards(given: Sequence[Path], partial: bool) -> list[ShardFolder]:
     shards = [by_number[number] for number in sorted(by_number)]
     if not partial:
         _check_whole(shards)
+        _check_limits(shards)
     return shards
 
 
@@ -129,3 +137,14 @@ def _check_whole(shards: list[ShardFolder]) -> None:
         more = f", and {len(unfinished) - 1:,} more are not done" if len(unfinished) > 1 else ""
         error: type[FolderError | UsageError] = Busy if one.view.alive else UsageError
         raise error(f"{one.path}, shard {one.shard}, {one.unfinished}{more}", remedy.format("the same command again"))
+
+
+def _check_limits(shards: list[ShardFolder]) -> None:
+    """One that was tried with a few images, and then forgotten, is no whole one."""
+    least, most = (choose(shards, key=lambda one: one.limit) for choose in (min, max))
+    if least.limit < most.limit:
+        others = "others all" if most.limit == math.inf else f"others the first {most.limit:,}"
+        raise UsageError(
+            f"{least.path}, shard {least.shard}, has done its part of the first {least.limit:,} images, {others}",
+            "run it with the same --limit as the others, or merge what there is with --partial",
+        )

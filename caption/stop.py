@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 
 from caption.console import say
 
+_SAME = 2.0  # seconds in which a second SIGTERM is the first: batch systems signal a job, and its script passes it on
+
 
 class StopSignals:
     """While in this context, a SIGINT or SIGTERM ends the program at once, until somebody looks after it.
@@ -58,7 +60,8 @@ class StopSignals:
             self._looked_after = False
 
     def _ask(self, number: int, _frame: object) -> None:
-        self.asked += 1
+        if not (self._looked_after and number == signal.SIGTERM == self.signal and self.waited < _SAME):
+            self.asked += 1
         self.signal = self.signal or signal.Signals(number)
         self._asked_at = self._asked_at or time.monotonic()
         if not self._looked_after:

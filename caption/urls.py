@@ -12,6 +12,7 @@ from typing import NamedTuple
 from caption.errors import EmptyFile, InputError, TooLarge, Unreadable, UsageError, Vanished
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_CHAINED = re.compile(r"::[A-Za-z][A-Za-z0-9+.-]*://")  # zip://a.jpg::s3://bucket/b.zip
 _OF_THE_WEB = ("http", "https", "ftp")  # pages, not stores: nothing says that a picture is still there tomorrow
 _LARGEST = 1 << 30  # bytes of one picture
 
@@ -26,7 +27,9 @@ def local_path(text: str) -> str:
     """The path that a ``file://`` URL stands for; all else as it is."""
     if scheme(text) != "file":
         return text
-    return urllib.parse.unquote(urllib.parse.urlsplit(text).path, errors="surrogateescape")
+    # Not urlsplit: a folder a#1 would become a.
+    path = "/" + text.partition("://")[2].partition("/")[2]
+    return urllib.parse.unquote(path, errors="surrogateescape")
 
 
 def is_stored(text: str) -> bool:
@@ -113,6 +116,9 @@ def _store_of(url: str):
     """The file system of fsspec, and the path in it. It keeps no listings: they would grow with the data set."""
     import fsspec
 
+    if "::" in url and not _CHAINED.search(url):  # to fsspec any :: begins another URL; here it is part of a name
+        store = fsspec.get_filesystem_class(scheme(url))
+        return store(use_listings_cache=False, **store._get_kwargs_from_urls(url)), store._strip_protocol(url)
     return fsspec.core.url_to_fs(url, use_listings_cache=False)
 
 

@@ -119,6 +119,10 @@ def test_what_is_no_whole_set_of_one_job_is_refused_in_a_sentence(job, tmp_path,
     runs["runs"][-1]["exit_code"] = 143
     (two / "run.json").write_text(json.dumps(runs))
     assert f"{two}, shard 1/3, is not finished" in refused(capsys, 2, one, two, job[1] / "shard-0002-of-0003", *out)
+    runs["runs"][-1] |= {"exit_code": 0, "settings": {"limit": 30}}
+    (two / "run.json").write_text(json.dumps(runs))
+    said = refused(capsys, 2, one, two, job[1] / "shard-0002-of-0003", *out)
+    assert f"{two}, shard 1/3, has done its part of the first 30 images, others the first 40" in said
     other = checkpoint.read(one).fingerprint | {"seed": 6, "shard": "2/3"}
     checkpoint.open(tmp_path / "shard-0002-of-0003", other).close()
     assert "different jobs, their seed is 5 and 6" in refused(capsys, 4, tmp_path, *out)
@@ -165,3 +169,12 @@ def test_killed(large, tmp_path, rows):
     assert merged(folder, "--output", tmp_path) == 0
     assert {id: row["caption"] for id, row in captions(tmp_path).items()} == {id: id for id in ids}
     assert checkpoint.check(tmp_path) == []
+
+
+def test_a_merge_that_finds_nothing_new_keeps_its_folder_locked(large, tmp_path, monkeypatch):
+    folder, ids = large
+    assert merged(folder, "--output", tmp_path) == 0
+    beats, beat = [], checkpoint.Record.beat
+    monkeypatch.setattr(checkpoint.Record, "beat", lambda record: (beats.append(1), beat(record)))
+    assert merged(folder, "--output", tmp_path) == 0
+    assert len(beats) >= len(ids) // 4096

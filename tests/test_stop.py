@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from caption.stop import StopSignals
 from tests import runs
 from tests.runs import captions, empty_pictures, kill_group, run, start, wait_for_rows, wait_until_alone, workers_of
 
@@ -91,6 +92,15 @@ def test_ctrl_c_while_models_load_ends_at_once_without_a_traceback(pictures, tmp
         assert process.returncode == 130
         assert "Traceback" not in stdout + stderr, (pause, stderr)
         wait_until_alone(process, 2)
+
+
+def test_a_sigterm_that_comes_by_two_ways_is_one_and_a_later_one_is_another(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("caption.stop.time.monotonic", lambda: now)
+    with StopSignals() as stop, stop.looked_after():
+        for now, asked in [(100.0, 1), (101.0, 1), (103.0, 2)]:
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.asked == asked
 
 
 def test_a_killed_coordinator_leaves_no_worker_for_more_than_ten_seconds(pictures, tmp_path):

@@ -45,6 +45,14 @@ def test_a_picture_is_read_from_where_it_is_stored(stored, tmp_path):
     assert near(corners(picture), corners(quadrants()), 30)
 
 
+@pytest.mark.parametrize("name", ["a::b.jpg", "memory::c.jpg", "d#1.jpg", "e?x=1.jpg", "f%20.jpg", "[g]*.jpg", "h\ni.jpg"])
+def test_a_stored_picture_may_have_any_name(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_text(name)
+    [item] = open_source(url(tmp_path / "in"), 0, tmp_path / "out").items()
+    assert item.where.read().decode() == name
+
+
 def test_what_is_wrong_with_a_stored_picture_is_said_as_of_a_file(tmp_path):
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(EmptyFile):
@@ -68,7 +76,7 @@ def test_a_table_in_a_store_is_refused_with_what_to_do(tmp_path):
 
 
 def test_file_urls_are_paths(tmp_path):
-    folder = tmp_path / "with space"
+    folder = tmp_path / "with space #1?"
     settings, _ = read_settings([f"file://{folder}".replace(" ", "%20"), "--output", str(tmp_path / "out")], {})
     assert settings.input == os.fspath(folder)
 
