@@ -95,10 +95,9 @@ def test_ctrl_c_while_models_load_ends_at_once_without_a_traceback(pictures, tmp
 
 
 def test_a_sigterm_that_comes_by_two_ways_is_one_and_a_later_one_is_another(monkeypatch):
-    now = 100.0
-    monkeypatch.setattr("caption.stop.time.monotonic", lambda: now)
     with StopSignals() as stop, stop.looked_after():
-        for now, asked in [(100.0, 1), (101.0, 1), (103.0, 2)]:
+        for second, asked in [(100.0, 1), (101.0, 1), (103.0, 2)]:
+            monkeypatch.setattr("caption.stop.time.monotonic", lambda second=second: second)
             signal.raise_signal(signal.SIGTERM)
             assert stop.asked == asked
 
