@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
-from caption.errors import UsageError
+from caption.console import complain
+from caption.errors import CaptionError, UsageError
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +25,17 @@ class Parser(argparse.ArgumentParser):
         if extra:
             self.error(f"{extra[0]} is one too many: a name with spaces needs quotes")
         return found
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """What ``work`` returns; or that of the error that ends it, which is said in its sentence, or of Ctrl-C."""
+    try:
+        return work()
+    except CaptionError as error:
+        complain(error.sentence())
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 import checkpoint
-from caption.commandline import Parser
-from caption.console import complain, say
-from caption.errors import CaptionError, Damaged
+from caption.commandline import Parser, exit_code
+from caption.console import say
+from caption.errors import Damaged
 from caption.figures import clock
 from caption.jobstate import to_go_on, without
 from caption.log import NAME as LOG_FILE
@@ -46,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", metavar="OUT", type=Path, required=True, help="folder for all of it")
     parser.add_argument("--partial", action="store_true", help="take what is committed, though shards are not done")
-    try:
+
+    def merge() -> int:
         options = parser.parse_args(argv)
         with StopSignals() as stop:
             return _merge(find_shards(options.shards, options.partial), options.output, stop)
-    except CaptionError as error:
-        complain(error.sentence())
-        return error.exit_code
+
+    return exit_code(merge)
 
 
 def _merge(shards: list[ShardFolder], out: Path, stop: StopSignals) -> int:

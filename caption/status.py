@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caption.bars import gpu_figures, table, totals
-from caption.commandline import Parser
-from caption.console import complain, say
-from caption.errors import CaptionError
+from caption.commandline import Parser, exit_code
+from caption.console import say
 from caption.figures import clock, images_a_second, in_bytes
 from caption.jobstate import JobState, Observer, in_words
 from caption.monitor import GpuLoad
@@ -33,14 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", metavar="OUT", type=Path, help="output folder of a job, or a copy of it")
     parser.add_argument("--json", action="store_true", help="one object a look, for programs")
     parser.add_argument("--watch", action="store_true", help="look again every two seconds until it ends")
-    try:
+
+    def look() -> int:
         options = parser.parse_args(argv)
         return _watch(Observer(options.out), options.json, options.watch)
-    except CaptionError as error:
-        complain(error.sentence())
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+
+    return exit_code(look)
 
 
 def _watch(observer: Observer, json: bool, watch: bool) -> int:

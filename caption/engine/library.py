@@ -4,6 +4,12 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
+
+from caption.engine.errors import DoesNotLoad
+
+T = TypeVar("T")
 
 
 def quiet() -> None:
@@ -32,6 +38,21 @@ def hide_torch() -> bool:
     if not any(name in sys.modules for name in (*HIDDEN, "transformers")):
         sys.modules.update(dict.fromkeys(HIDDEN))  # find_spec and import both take None for "not there"
     return sys.modules.get("torch", ...) is None
+
+
+def loaded(load: Callable[[], T], own_process: bool) -> T:
+    """What ``load`` gives; in a process that will never compute without torch, where that is not too late.
+
+    Some processors are written in torch: those pay for its import.
+    """
+    hidden = own_process and hide_torch()
+    try:
+        return load()
+    except (DoesNotLoad, ImportError):
+        if not hidden:
+            raise
+        show_torch()
+        return load()
 
 
 def show_torch() -> None:

@@ -25,14 +25,7 @@ class PairPreparer:
     def __init__(self, options: EngineOptions, own_process: bool = False):
         self.options = options
         self.float = np.float16 if options.dtype == "fp16" else np.float32  # as in prepare.py
-        hidden = own_process and library.hide_torch()
-        try:
-            processor = _load(options)
-        except (DoesNotLoad, ImportError):
-            if not hidden:
-                raise
-            library.show_torch()  # some processors are written in torch: those pay for its import
-            processor = _load(options)
+        processor = library.loaded(lambda: _load(options), own_process)
         self.images, self.tokenizer = processor.image_processor, processor.tokenizer
         config = read_config(options.model)
         self.length = _text_length(options.model, config, self.tokenizer)

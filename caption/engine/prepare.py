@@ -5,7 +5,6 @@ from PIL import Image
 
 from caption.engine import EngineOptions, library
 from caption.engine.checkpoint import read_config
-from caption.engine.errors import DoesNotLoad
 from caption.engine.picture import fit
 from caption.engine.pixels import Packed, along_tokens, as_bytes, find_levels, pack_mask
 
@@ -22,14 +21,7 @@ class ProcessorPreparer:
         self.options = options
         # numpy knows no bf16: such an engine casts fp32 itself. Half as many bytes for fp16 are carried.
         self.float = np.float16 if options.dtype == "fp16" else np.float32
-        hidden = own_process and library.hide_torch()
-        try:
-            self.prompter = _load(options)
-        except (DoesNotLoad, ImportError):
-            if not hidden:
-                raise
-            library.show_torch()  # some processors are written in torch: those pay for its import
-            self.prompter = _load(options)
+        self.prompter = library.loaded(lambda: _load(options), own_process)
         self.chat_template = self.prompter.chat_template
         image_processor = getattr(self.prompter.processor, "image_processor", None)
         self.packed = find_levels(image_processor, lambda picture: self.prompter(picture, options.prompt))

@@ -7,22 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from caption.commandline import Parser
-from caption.console import complain, say
-from caption.errors import CaptionError, UsageError
+from caption.commandline import Parser, exit_code
+from caption.console import say
+from caption.errors import UsageError
 
 _MOST_SAMPLES = 500  # pictures and texts of more would not stay below 10 MB
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    try:
-        return _report(_parser().parse_args(argv))
-    except CaptionError as error:
-        complain(error.sentence())
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    return exit_code(lambda: _report(_parser().parse_args(argv)))
 
 
 def _parser() -> argparse.ArgumentParser:

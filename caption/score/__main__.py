@@ -10,10 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from caption.commandline import Parser
-from caption.console import complain
+from caption.commandline import Parser, exit_code
 from caption.engine import JUDGE
-from caption.errors import CaptionError, OutputError, UsageError
+from caption.errors import OutputError, UsageError
 from caption.options import add_option, layered
 from caption.report.folder import Folder
 from caption.score.job import SCORE_OPTIONS, score_captions
@@ -27,23 +26,21 @@ model that made the captions), judge:MODEL, or reference. Typed again, it scores
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        out, named, anew, settings = _read(argv, os.environ)
-        if not (out / "checkpoint").is_dir():
-            raise OutputError(f"{out} is no output folder of a job", "give the --output of a run")
-        with StopSignals() as stop:
-            before = Folder(out).settings
-            if named == JUDGE and not settings.revision:
-                settings = dataclasses.replace(settings, revision=before.get("revision"))
-            scorer = make_scorer(named, settings, before.get("model") or OPTIONS["model"].default)
-            again = shlex.join(["python", "-m", "caption.score", *(word for word in argv if word != "--anew")])
-            return score_captions(settings, out, scorer, scorer.find(settings), stop, again, anew=anew)
-    except CaptionError as error:
-        complain(error.sentence())
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    words = sys.argv[1:] if argv is None else argv
+    return exit_code(lambda: _score(words))
+
+
+def _score(argv: Sequence[str]) -> int:
+    out, named, anew, settings = _read(argv, os.environ)
+    if not (out / "checkpoint").is_dir():
+        raise OutputError(f"{out} is no output folder of a job", "give the --output of a run")
+    with StopSignals() as stop:
+        before = Folder(out).settings
+        if named == JUDGE and not settings.revision:
+            settings = dataclasses.replace(settings, revision=before.get("revision"))
+        scorer = make_scorer(named, settings, before.get("model") or OPTIONS["model"].default)
+        again = shlex.join(["python", "-m", "caption.score", *(word for word in argv if word != "--anew")])
+        return score_captions(settings, out, scorer, scorer.find(settings), stop, again, anew=anew)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -134,13 +134,13 @@ def test_csv_rows_with_too_few_or_too_many_values_are_failed_items(tmp_path):
 
 
 def test_relative_paths_begin_at_the_manifest_or_at_image_root_and_absolute_ones_nowhere(tmp_path):
-    (tmp_path / "root").mkdir()
+    (tmp_path / "pictures").mkdir()
     path = write(tmp_path / "list.txt", "a.jpg\n../out/b.jpg\n/c.jpg\nfile:///d%20e.jpg\n")
     assert [item.where for item in items(path, tmp_path)[0]] == [
         f"{tmp_path}/a.jpg", f"{tmp_path}/../out/b.jpg", "/c.jpg", "/d e.jpg"
     ]  # fmt: skip
-    found, _ = items(path, tmp_path, image_root=str(tmp_path / "root"))
-    assert found[0].where == f"{tmp_path}/root/a.jpg"
+    found, _ = items(path, tmp_path, image_root=str(tmp_path / "pictures"))
+    assert found[0].where == f"{tmp_path}/pictures/a.jpg"
 
 
 @pytest.mark.parametrize(
