@@ -100,14 +100,19 @@ def window_attention(
     if cu_seq_lens_q is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     count, longest = len(cu_seq_lens_q) - 1, int(max_length_q)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    states = (one[0].transpose(0, 1) for one in (query, key, value))
+    borders = cu_seq_lens_q.to(torch.int32)
+    from caption.engine import kernels
+
+    if longest <= kernels.WINDOW:
+        return kernels.attend_windows(*states, borders, longest, scaling)[None], None
     if count * longest == query.shape[2]:  # all alike: for those torch has faster kernels
         parts = (one[0].unflatten(1, (count, -1)).transpose(0, 1) for one in (query, key, value))
         made = torch.nn.functional.scaled_dot_product_attention(*parts, scale=scaling)
         return made.transpose(1, 2).flatten(0, 1)[None], None
     from torch.nn.attention.varlen import varlen_attn
 
-    states = (one[0].transpose(0, 1) for one in (query, key, value))
-    borders = cu_seq_lens_q.to(torch.int32)
     return varlen_attn(*states, borders, borders, longest, longest, scale=scaling)[None], None
 
 

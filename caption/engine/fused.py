@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from caption.engine import kernels
+from caption.engine import kernels, layers
+from caption.engine.agreement import agree, noise
+from caption.engine.layers import Mlp, Norm
 
 SMALLEST_PATCH = 4  # pixels a side; other convolutions are none of patches
 WIDEST_NORM = 16384  # a program holds a row
 ALIGNED = 64  # matrix units are slow where a side is no multiple
-# Distance to the original, as a share of its norm, that rounding explains.
-TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5}
 ACTIVATIONS = {
     "silu": functional.silu,
     "gelu": functional.gelu,
@@ -43,30 +43,13 @@ def install(model: nn.Module) -> Callable[[], None]:
         for module in model.modules():
             undo += _joint(module)
     undo += _rotaries(model)
+    undo += layers.install(model)
 
     def remove() -> None:
         while undo:
             undo.pop()()
 
     return remove
-
-
-def _agree(ours: Forward, theirs: Forward, example: torch.Tensor) -> bool:
-    try:
-        made, expected = ours(example), theirs(example)
-    except (RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        return False
-    if made.dtype != expected.dtype or made.shape != expected.shape:
-        return False
-    apart = (made.double() - expected.double()).norm()
-    return bool(apart <= TOLERANCE.get(example.dtype, 0) * expected.double().norm())
-
-
-def _noise(*shape: int, like: torch.Tensor) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(len(shape))
-    return torch.randn(*shape, generator=generator).to(like.device, like.dtype)
 
 
 def _norm(module: nn.Module) -> Forward | None:
@@ -79,12 +62,10 @@ def _norm(module: nn.Module) -> Forward | None:
     eps, bias = getattr(module, "variance_epsilon", getattr(module, "eps", None)), getattr(module, "bias", None)
     if eps is None:
         return None
-    example = _noise(4, len(weight), like=weight)
+    example = noise(4, len(weight), like=weight)
     for scale in (weight, weight + 1):  # Gemma keeps the distance from 1
-        def forward(states, scale=scale):  # fmt: skip
-            return kernels.normed(states, scale, bias, eps, centred).view(states.shape)
-
-        if _agree(forward, module.forward, example):
+        forward = Norm(scale, bias, eps, centred)
+        if agree(forward, module.forward, example):
             return forward
     return None
 
@@ -102,12 +83,11 @@ def _two_layers(module: nn.Module) -> Forward | None:
     if act is None or _known(act, first.weight.device) != "gelu_tanh":
         return None
 
-    def forward(states: torch.Tensor) -> torch.Tensor:
-        flat = states.reshape(-1, states.shape[-1])
-        made = torch._addmm_activation(first.bias, flat, first.weight.t(), use_gelu=True)
-        return functional.linear(made, second.weight, second.bias).view(*states.shape[:-1], second.out_features)
+    def before(states: torch.Tensor) -> torch.Tensor:
+        return torch._addmm_activation(first.bias, states, first.weight.t(), use_gelu=True)
 
-    return forward if _agree(forward, module.forward, _noise(3, first.in_features, like=first.weight)) else None
+    forward = Mlp(before, second.weight, second.bias)
+    return forward if agree(forward, module.forward, noise(3, first.in_features, like=first.weight)) else None
 
 
 def _known(act: Callable, device: torch.device) -> str | None:
@@ -132,7 +112,7 @@ def _gated(module: nn.Module) -> Forward | None:
     if activation is None:
         return None
     padded = -(-inner // ALIGNED) * ALIGNED
-    example = _noise(3, gate.in_features, like=gate.weight)
+    example = noise(3, gate.in_features, like=gate.weight)
     expected = type(module).forward(module, example)
 
     def joined(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -144,12 +124,11 @@ def _gated(module: nn.Module) -> Forward | None:
     bias = None if gate.bias is None else joined(gate.bias, up.bias)
     second = functional.pad(down.weight, (0, padded - inner))
 
-    def forward(states: torch.Tensor) -> torch.Tensor:
-        both = functional.linear(states.reshape(-1, states.shape[-1]), first, bias)
-        made = functional.linear(kernels.gated(both, activation), second, down.bias)
-        return made.view(*states.shape[:-1], made.shape[-1])
+    def before(states: torch.Tensor) -> torch.Tensor:
+        return kernels.gated(functional.linear(states, first, bias), activation)
 
-    if not _agree(forward, lambda _: expected, example):
+    forward = Mlp(before, second, down.bias)
+    if not agree(forward, lambda _: expected, example):
         return None
     gate.weight.data, up.weight.data = first[:inner], first[padded : padded + inner]
     if bias is not None:
@@ -215,8 +194,8 @@ def _patches(module: nn.Module) -> Forward | None:
         patches = pictures.permute(0, *across, 1, *within).flatten(sides + 1)
         return functional.linear(patches, module.weight.flatten(1), module.bias).movedim(-1, 1)
 
-    example = _noise(3, module.in_channels, *(2 * size + 1 for size in module.kernel_size), like=module.weight)
-    return forward if _agree(forward, module.forward, example) else None
+    example = noise(3, module.in_channels, *(2 * size + 1 for size in module.kernel_size), like=module.weight)
+    return forward if agree(forward, module.forward, example) else None
 
 
 def _rotaries(model: nn.Module) -> list[Callable[[], None]]:
@@ -229,7 +208,7 @@ def _rotaries(model: nn.Module) -> list[Callable[[], None]]:
             if original is None or not file.__name__.startswith("transformers."):
                 continue
             faster, inputs = make(original, example)
-            if _agree(_together(faster, inputs), _together(original, inputs), example):
+            if agree(_together(faster, inputs), _together(original, inputs), example):
                 setattr(file, name, faster)
                 undo.append(lambda file=file, name=name, original=original: setattr(file, name, original))
     return undo
@@ -248,10 +227,10 @@ def _of_text(original: Callable, like: torch.Tensor) -> tuple[Callable, tuple[to
         return kernels.rotate(q, k, cos, sin)
 
     return apply_rotary_pos_emb, (
-        _noise(2, 4, 3, 64, like=like),
-        _noise(2, 2, 3, 64, like=like),
-        _noise(2, 3, 64, like=like),
-        _noise(2, 3, 64, like=like).flip(-1),
+        noise(2, 4, 3, 64, like=like),
+        noise(2, 2, 3, 64, like=like),
+        noise(2, 3, 64, like=like),
+        noise(2, 3, 64, like=like).flip(-1),
     )
 
 
@@ -263,8 +242,8 @@ def _of_vision(original: Callable, like: torch.Tensor) -> tuple[Callable, tuple[
         return q[0].transpose(0, 1), k[0].transpose(0, 1)
 
     return apply_rotary_pos_emb_vision, (
-        _noise(5, 4, 80, like=like),
-        _noise(5, 4, 80, like=like).flip(0),
-        _noise(5, 80, like=like),
-        _noise(5, 80, like=like).flip(-1),
+        noise(5, 4, 80, like=like),
+        noise(5, 4, 80, like=like).flip(0),
+        noise(5, 80, like=like),
+        noise(5, 80, like=like).flip(-1),
     )

@@ -15,6 +15,7 @@ LOG2E = 1.4426950408889634
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 TILE = 4096  # numbers that a program norms at a time
 FEW_ROWS = 2048  # each has a program of its own
+WINDOW = 128  # tokens that a program attends to at once
 
 
 def attend(
@@ -103,6 +104,50 @@ def _attend(
         tl.store(parts + where[:, None] * SIZE + column[None, :], found, mask=inside)
         tl.store(sums + 2 * where, most, mask=head < TOGETHER)
         tl.store(sums + 2 * where + 1, total, mask=head < TOGETHER)
+
+
+def attend_windows(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, borders: torch.Tensor, longest: int, scale: float
+) -> torch.Tensor:
+    """Attention within short windows that stand one behind the other.
+
+    query, key, value: [tokens, heads, size]; borders: int32[windows + 1]; longest: tokens of a window, at most WINDOW.
+    Returns [tokens, heads, size]. A program holds a window of a head, so that everything is read once.
+    """
+    tokens, heads, size = query.shape
+    output = query.new_empty((tokens, heads, size))
+    _attend_windows[(heads, len(borders) - 1)](
+        query, key, value, output, borders, scale * LOG2E, query.stride(0), query.stride(1), key.stride(0),
+        key.stride(1), value.stride(0), value.stride(1), output.stride(0), output.stride(1),
+        size, max(16, triton.next_power_of_2(size)), max(16, triton.next_power_of_2(longest)),
+        query.dtype == torch.float32, num_warps=4,
+    )  # fmt: skip
+    return output
+
+
+@triton.jit
+def _attend_windows(
+    query, key, value, output, borders, scale, query_token, query_head, key_token, key_head, value_token, value_head,
+    output_token, output_head, SIZE: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    head, window = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    begin, end = tl.load(borders + window).to(tl.int64), tl.load(borders + window + 1).to(tl.int64)
+    token, column = begin + tl.arange(0, TOKENS), tl.arange(0, WIDTH)
+    there = token < end
+    inside = there[:, None] & (column[None, :] < SIZE)
+    precision: tl.constexpr = "ieee" if EXACT else "tf32"
+    asked = tl.load(query + head * query_head + token[:, None] * query_token + column[None, :], mask=inside, other=0.0)
+    keys = tl.load(key + head * key_head + token[:, None] * key_token + column[None, :], mask=inside, other=0.0)
+    values = tl.load(value + head * value_head + token[:, None] * value_token + column[None, :], mask=inside, other=0.0)
+    scores = tl.dot(asked, tl.trans(keys), input_precision=precision) * scale
+    scores = tl.where(there[None, :], scores, float("-inf"))
+    weights = tl.exp2(scores - tl.max(scores, 1)[:, None])
+    total = tl.sum(weights, 1)
+    made = tl.dot(weights.to(values.dtype), values, input_precision=precision) / total[:, None]
+    tl.store(
+        output + head * output_head + token[:, None] * output_token + column[None, :],
+        made.to(output.dtype.element_ty), mask=inside,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["splits"])
@@ -236,26 +281,54 @@ def normed(
     states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float, centred: bool
 ) -> torch.Tensor:
     """LayerNorm where `centred`, else RMSNorm, in fp32. states: [..., size]; weight, bias: [size]."""
+    states = states.reshape(-1, weight.shape[0]) if states.dim() != 2 else states
+    return _run_normed(states, None, weight, bias, None, eps, centred)[1]
+
+
+def added_normed(
+    states: torch.Tensor, added: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
+    later: torch.Tensor | None, eps: float, centred: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """The sum of both, and `normed` of it. later: [size], added to the sum that is returned, but not to what is normed.
+
+    states, added: [..., size], of the same shape. Returns two new tensors, [rows, size].
+    """
     size = weight.shape[0]
-    states = states.reshape(-1, size) if states.dim() != 2 else states
-    rows, output = states.shape[0], torch.empty_like(states, memory_format=torch.contiguous_format)
+    return _run_normed(states.reshape(-1, size), added.reshape(-1, size), weight, bias, later, eps, centred)
+
+
+def _run_normed(states, added, weight, bias, later, eps, centred) -> tuple[torch.Tensor | None, torch.Tensor]:
+    rows, size = states.shape
+    output = torch.empty_like(states, memory_format=torch.contiguous_format)
+    total = None if added is None else torch.empty_like(output)
     width = triton.next_power_of_2(size)
     together = max(1, TILE // width) if rows > FEW_ROWS else 1
     _normed[(triton.cdiv(rows, together),)](
-        states, weight, weight if bias is None else bias, output, rows, size, states.stride(0), eps,
-        centred, bias is not None, together, width, num_warps=8 if width > TILE // 2 else 4,
+        states, states if added is None else added, weight, weight if bias is None else bias,
+        weight if later is None else later, output, output if total is None else total,
+        rows, size, states.stride(0), 0 if added is None else added.stride(0), eps,
+        centred, bias is not None, added is not None, later is not None, together, width,
+        num_warps=8 if width > TILE // 2 else 4,
     )  # fmt: skip
-    return output
+    return total, output
 
 
 @triton.jit
 def _normed(
-    states, weight, bias, output, rows, size, state_row, eps,
-    CENTRED: tl.constexpr, BIASED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    states, added, weight, bias, later, output, total, rows, size, state_row, added_row, eps,
+    CENTRED: tl.constexpr, BIASED: tl.constexpr, ADDED: tl.constexpr, LATER: tl.constexpr,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     row, column = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
     inside = (row[:, None] < rows) & (column[None, :] < size)
     found = tl.load(states + row[:, None] * state_row + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    if ADDED:
+        other = tl.load(added + row[:, None] * added_row + column[None, :], mask=inside, other=0.0).to(tl.float32)
+        found = (found + other).to(output.dtype.element_ty).to(tl.float32)  # as the sum is kept
+        kept = found
+        if LATER:
+            kept += tl.load(later + column, mask=column < size, other=0.0).to(tl.float32)[None, :]
+        tl.store(total + row[:, None] * size + column[None, :], kept.to(total.dtype.element_ty), mask=inside)
     if CENTRED:
         found = tl.where(inside, found - (tl.sum(found, 1) / size)[:, None], 0.0)
     spread = tl.sum(found * found, 1) / size

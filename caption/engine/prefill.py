@@ -9,6 +9,7 @@ from transformers.cache_utils import Cache
 
 from caption.engine import EngineOptions
 from caption.engine.rows import RowProcessors, Unsupported
+from caption.engine.slotcache import PromptLayer
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Prefill:
         mask = kwargs.get("attention_mask") if decoder_only else None
         # Plain layers keep every token, where those of sliding windows would drop some.
         both = isinstance(kwargs.get("past_key_values"), EncoderDecoderCache)
-        kwargs["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache()) if both else DynamicCache()
+        kwargs["past_key_values"] = EncoderDecoderCache(_cache(), _cache()) if both else _cache()
         outputs = model._prefill(input_ids, generation_config, kwargs)
         cache = outputs.past_key_values
         logits = outputs.logits[:, -1].float()
@@ -68,6 +69,12 @@ class Prefill:
             tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,),
         )
         return input_ids
+
+
+def _cache() -> DynamicCache:
+    cache = DynamicCache()
+    cache.layer_class_to_replicate = PromptLayer
+    return cache
 
 
 def _mask_layers(model, ids: torch.Tensor, kwargs: dict) -> tuple[str, ...] | None:

@@ -16,12 +16,27 @@ def grown(tensor: torch.Tensor, *shape: int) -> torch.Tensor:
     return larger
 
 
+class PromptLayer(DynamicLayer):
+    """A layer that keeps the states of the prompts as they come, where DynamicLayer puts a copy behind nothing."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+        if self.is_initialized:
+            return super().update(key_states, value_states, *args, **kwargs)
+        self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = _alone(key_states), _alone(value_states)
+        return self.keys, self.values
+
+
+def _alone(states: torch.Tensor) -> torch.Tensor:
+    """The same, holding no more memory than its own."""
+    return states if states.untyped_storage().nbytes() == states.nbytes else states.contiguous()
+
+
 class SlotLayer(StaticLayer):
     """A layer to which each row adds its one new token at the end of its own text.
 
     `part` is how many rows models compute, and `view` how many places they see, so that attention never reads far
-    beyond the longest text. kernels: whether
-    attention reads each row's own range, so that it gets all.
+    beyond the longest text. kernels: whether attention reads each row's own range, so that it gets all.
     """
 
     def __init__(self, positions: torch.Tensor, like: DynamicLayer, kernels: bool):
@@ -128,7 +143,7 @@ def parts(cache: Cache) -> tuple[list[DynamicLayer], list[DynamicLayer]]:
     both = isinstance(cache, EncoderDecoderCache)
     own = cache.self_attention_cache.layers if both else cache.layers
     cross = cache.cross_attention_cache.layers if both else []
-    if unlike := [layer for layer in (*own, *cross) if type(layer) is not DynamicLayer]:
+    if unlike := [layer for layer in (*own, *cross) if type(layer) not in (DynamicLayer, PromptLayer)]:
         raise Unsupported(f"it keeps a {type(unlike[0]).__name__} in its cache")
     if len({layer.get_seq_length() for layer in own}) > 1:
         raise Unsupported("its layers don't all keep the same tokens in the cache")

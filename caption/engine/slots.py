@@ -19,6 +19,7 @@ GPU_STEPS = 4  # between two looks at what has ended: enough to do while the hos
 FIRST_SLOTS, FIRST_TOKENS = 128, 4096  # where memory decides, until a group was measured
 REFILL = 4  # slots are refilled when one in so many is free: a larger group is prefilled faster,
 GROUP = 16  # but one of so many no more
+BACKLOG = 2  # groups that could move in at once: then slots stand empty for want of prompts, not of steps
 
 
 class SlotEngine(ModelEngine):
@@ -77,10 +78,10 @@ class SlotEngine(ModelEngine):
     def step(self) -> list[Answer | Refusal]:
         """Make tokens until a text ends, at most STEPS in each slot."""
         if self.beside:
-            self.decoder.run(GPU_STEPS)  # to do for the GPU while the host prepares what follows
-        while self.waiting and self._prefill(self._next_group()):
-            if self.beside:  # the next group comes behind more steps: first texts end early, and not all at once
-                break
+            self._step_beside()
+        else:
+            while self.waiting and self._prefill(self._next_group()):
+                pass
         moved = self.decoder.compact() if self.held else {}
         self.held = {moved.get(slot, slot): request for slot, request in self.held.items()}
         refused, self.refused = self.refused, []
@@ -89,6 +90,18 @@ class SlotEngine(ModelEngine):
                 return self._answers(ended)
             self.decoder.run(1)
         return refused + self._answers(self.decoder.ended())
+
+    def _step_beside(self) -> None:
+        """Some steps, to do for the GPU while the host prepares what follows, and one group: first texts end early,
+        and not all at once."""
+        group = self._next_group() if self.waiting else []
+        small = len(group) == len(self.waiting) < min(self.slots / REFILL, GROUP)
+        if small and self.held and not self.free:  # others are about to come
+            group = []
+        empty = min(len(self.waiting), self.slots - len(self.held))
+        self.decoder.run(1 if group and empty >= BACKLOG * len(group) else GPU_STEPS)
+        if group:
+            self._prefill(group)
 
     def _next_group(self) -> list[Request]:
         """The first of those that can be prefilled together, short prompts first."""

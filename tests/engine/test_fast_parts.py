@@ -10,7 +10,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not (torch.cuda.is_available() or INTERPRETED):
     pytest.skip("kernels need a GPU, or TRITON_INTERPRET=1", allow_module_level=True)
 
-from caption.engine import attention, fused  # noqa: E402
+from caption.engine import attention, fused, layers  # noqa: E402
 from caption.engine.base import load  # noqa: E402
 from caption.engine.decoder import Decoder  # noqa: E402
 from caption.engine.generate import GenerateEngine  # noqa: E402
@@ -47,6 +47,8 @@ def test_words_with_kernels_are_those_of_generate(checkpoint, name):
     undo = [fused.install(loaded.model), attention.install(loaded.model)]
     replaced = sum("forward" in vars(module) for module in loaded.model.modules())
     assert replaced >= 4, "RMSNorm and gated MLPs are there"
+    if name != "gemma3":  # whose layers have four norms
+        assert all("forward" in vars(layer) for layer in loaded.model.get_decoder().layers)
     assert texts(SlotEngine(settings, loaded, graphs=False), requests) == expected
     for one in undo:
         one()
@@ -54,21 +56,66 @@ def test_words_with_kernels_are_those_of_generate(checkpoint, name):
     assert texts(GenerateEngine(settings, loaded), requests) == expected
 
 
+class Mlp(torch.nn.Module):
+    def __init__(self, act: str = "tanh"):
+        super().__init__()
+        self.fc1, self.fc2 = torch.nn.Linear(24, 48), torch.nn.Linear(48, 24)
+        self.activation_fn = torch.nn.GELU(approximate=act)
+
+    def forward(self, states):
+        return self.fc2(self.activation_fn(self.fc1(states)))
+
+
 @pytest.mark.parametrize(("act", "faster"), [("tanh", True), ("none", False)])
 def test_two_layers_are_joined_where_their_activation_is_the_one_that_cublas_knows(act, faster):
-    class Mlp(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc1, self.fc2 = torch.nn.Linear(24, 48), torch.nn.Linear(48, 24)
-            self.activation_fn = torch.nn.GELU(approximate=act)
-
-        def forward(self, states):
-            return self.fc2(self.activation_fn(self.fc1(states)))
-
-    mlp = Mlp().to(DEVICE, torch.float16).eval()
+    mlp = Mlp(act).to(DEVICE, torch.float16).eval()
     states = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0)).to(DEVICE, torch.float16)
     with torch.inference_mode():
         expected, forward = mlp(states), fused._two_layers(mlp)
         assert (forward is not None) == faster
         if faster:
             torch.testing.assert_close(forward(states), expected, rtol=5e-3, atol=5e-3)
+
+
+class Attention(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.o_proj = torch.nn.Linear(24, 24)
+
+    def forward(self, hidden_states, mask, scale=2.0, **kwargs):
+        return self.o_proj(hidden_states) * scale * mask, None
+
+
+class Layer(torch.nn.Module):
+    """As many families have it. share: of what the MLP makes, to be added."""
+
+    def __init__(self, share: float = 1.0):
+        super().__init__()
+        self.layer_norm1, self.layer_norm2 = torch.nn.LayerNorm(24), torch.nn.LayerNorm(24)
+        self.self_attn, self.mlp, self.share = Attention(), Mlp(), share
+
+    def forward(self, hidden_states, mask, scale=3.0, **kwargs):
+        added, _ = self.self_attn(self.layer_norm1(hidden_states), mask=mask, scale=scale, **kwargs)
+        hidden_states = hidden_states + added
+        return hidden_states + self.share * self.mlp(self.layer_norm2(hidden_states))
+
+
+class Forgetful(Layer):
+    def forward(self, hidden_states, mask, scale=3.0, **kwargs):
+        return super().forward(hidden_states, mask, scale=4.0, **kwargs)
+
+
+@pytest.mark.parametrize(("layer", "faster"), [(Layer(), True), (Layer(0.9), False), (Forgetful(), False)])
+def test_sums_of_a_layer_are_joined_with_their_neighbours_where_it_is_nothing_but_these(layer, faster):
+    layer = layer.to(DEVICE, torch.float16).eval()
+    generator = torch.Generator().manual_seed(0)
+    states, mask = (torch.randn(*shape, generator=generator).to(DEVICE).half() for shape in ((2, 5, 24), (5, 1)))
+    with torch.inference_mode():
+        expected, before = layer(states, mask, another=1), states.clone()
+        for module in layer.modules():
+            if forward := fused._norm(module) or fused._two_layers(module):
+                module.forward = forward
+        layers.install(layer)
+        assert ("forward" in vars(layer)) == faster
+        torch.testing.assert_close(layer(states, mask, another=1), expected, rtol=5e-3, atol=5e-3)
+        assert torch.equal(states, before), "others may hold what went in"

@@ -1,5 +1,6 @@
 """Each kernel against torch. On a GPU; without one, in Triton's interpreter where TRITON_INTERPRET=1 is set."""
 
+import itertools
 import os
 
 import pytest
@@ -107,3 +108,28 @@ def test_rows_apart_in_memory_are_normed_as_rows_together():
     wide, weight = noise(6, 64), noise(24, seed=1)
     expected = kernels.normed(wide[:, :24].contiguous(), weight, None, 1e-6, True)
     assert torch.equal(kernels.normed(wide[:, :24], weight, None, 1e-6, True), expected)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("later", [True, False])
+def test_a_sum_and_its_norm_in_one(bias, later):
+    states, added = noise(2, 3, 40, seed=1), noise(2, 3, 40, seed=2)
+    weight, shift, further = noise(40, seed=3), noise(40, seed=4) if bias else None, noise(40, seed=5)
+    total, normed = kernels.added_normed(states, added, weight, shift, further if later else None, 1e-6, bias)
+    plain = states + added
+    layer_norm, rms_norm = torch.nn.functional.layer_norm, torch.nn.functional.rms_norm
+    expected = layer_norm(plain, (40,), weight, shift, 1e-6) if bias else rms_norm(plain, (40,), weight, 1e-6)
+    assert near(normed.view(2, 3, 40), expected)
+    assert near(total.view(2, 3, 40), plain + further if later else plain)
+
+
+def test_windows_of_unlike_lengths_see_themselves_only():
+    heads, size, lengths = 3, 80, [64, 1, 48, 100, 64]
+    joint = noise(sum(lengths), 3, heads, size)
+    query, key, value = joint.unbind(1)
+    borders = torch.tensor([0, *lengths], device=DEVICE).cumsum(0).to(torch.int32)
+    made = kernels.attend_windows(query, key, value, borders, max(lengths), size**-0.5)
+    for begin, end in itertools.pairwise(borders.tolist()):
+        parts = (one[begin:end].transpose(0, 1).float() for one in (query, key, value))
+        expected = torch.nn.functional.scaled_dot_product_attention(*parts).transpose(0, 1)
+        assert near(made[begin:end], expected)

@@ -1,0 +1,29 @@
+"""Whether a faster form of a part of a model does what the part does."""
+
+from collections.abc import Callable
+
+import torch
+
+# Distance to the original, as a share of its norm, that rounding explains.
+TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5}
+
+
+def agree(ours: Callable, theirs: Callable, example: torch.Tensor) -> bool:
+    """Whether both make the same tensor of the example, but for rounding. A part that can't be asked so has no faster
+    form."""
+    try:
+        made, expected = ours(example), theirs(example)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        return False
+    if not torch.is_tensor(expected) or made.dtype != expected.dtype or made.shape != expected.shape:
+        return False
+    apart = (made.double() - expected.double()).norm()
+    return bool(apart <= TOLERANCE.get(example.dtype, 0) * expected.double().norm())
+
+
+def noise(*shape: int, like: torch.Tensor) -> torch.Tensor:
+    """Normal numbers, the same for the same number of dimensions, as `like` is."""
+    generator = torch.Generator().manual_seed(len(shape))
+    return torch.randn(*shape, generator=generator).to(like.device, like.dtype)

@@ -1,0 +1,125 @@
+"""Layers of attention and MLP, each behind a norm and added to what went in, with both sums for nothing.
+
+The first is made by the kernel of the norm behind it, which adds the MLP's last bias as well; the second is the end of
+the MLP's last product, in the place of the first.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from caption.engine import kernels
+from caption.engine.agreement import agree, noise
+
+# As transformers calls the same parts in its families.
+NORMS = (
+    ("input_layernorm", "post_attention_layernorm"), ("norm1", "norm2"), ("layer_norm1", "layer_norm2"),
+    ("layernorm_before", "layernorm_after"),
+)  # fmt: skip
+ATTENTIONS = ("self_attn", "attn")
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """LayerNorm where `centred`, else RMSNorm, in one kernel."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    eps: float
+    centred: bool
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        return kernels.normed(states, self.weight, self.bias, self.eps, self.centred).view(states.shape)
+
+    def of_sum(
+        self, states: torch.Tensor, added: torch.Tensor, later: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum of states and added, to which `later` is added afterwards, and the norm of it, [rows, size] each."""
+        return kernels.added_normed(states, added, self.weight, self.bias, later, self.eps, self.centred)
+
+
+@dataclass(frozen=True, eq=False)
+class Mlp:
+    """What comes before the last product of an MLP, [rows, size] of it and for it; and the weights of that product."""
+
+    before: Callable[[torch.Tensor], torch.Tensor]
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        made = functional.linear(self.before(states.reshape(-1, states.shape[-1])), self.weight, self.bias)
+        return made.view(*states.shape[:-1], made.shape[-1])
+
+    def onto(self, total: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """Add what it makes of `states`, less the bias, to `total` in place."""
+        return total.addmm_(self.before(states), self.weight.t())
+
+
+def install(model: nn.Module) -> list[Callable[[], None]]:
+    """Give all such layers whose norms and MLPs are the two above a faster forward. Return what undoes it."""
+    undo = []
+    for module in model.modules():
+        if "forward" not in vars(module) and (forward := _faster(module)):
+            module.forward = forward
+            undo.append(lambda module=module: vars(module).pop("forward"))
+    return undo
+
+
+def _faster(layer: nn.Module) -> Callable | None:
+    def part(*names: str) -> nn.Module | None:
+        return next((one for name in names if isinstance(one := getattr(layer, name, None), nn.Module)), None)
+
+    norms = next((pair for names in NORMS if None not in (pair := [part(name) for name in names])), None)
+    attend, mlp = part(*ATTENTIONS), part("mlp")
+    if norms is None or attend is None or not isinstance(vars(mlp or layer).get("forward"), Mlp):
+        return None
+    first, second = norms[0], vars(norms[1]).get("forward")
+    if not isinstance(second, Norm):
+        return None
+    signature = inspect.signature(type(layer).forward)
+    rest = next((name for name, one in signature.parameters.items() if one.kind is one.VAR_KEYWORD), "")
+
+    def forward(hidden_states: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        given = signature.bind(layer, hidden_states, *args, **kwargs)
+        given.apply_defaults()
+        named = dict(list(given.arguments.items())[2:])  # behind the layer itself and the states
+        added = attend(first(hidden_states), **named.pop(rest, {}), **named)
+        added = added[0] if isinstance(added, tuple) else added
+        make, shape = vars(mlp).get("forward"), hidden_states.shape
+        if not isinstance(make, Mlp):  # something has taken its place since
+            total, normed = (one.view(shape) for one in second.of_sum(hidden_states, added, None))
+            return total + mlp(normed)
+        return make.onto(*second.of_sum(hidden_states, added, make.bias)).view(shape)
+
+    size = len(second.weight)
+    return forward if _same(forward, layer, attend, signature, noise(3, 5, size, like=second.weight)) else None
+
+
+def _same(
+    forward: Callable, layer: nn.Module, attend: nn.Module, signature: inspect.Signature, example: torch.Tensor
+) -> bool:
+    """Whether it makes of the example what the layer makes, and asks its attention, for which something simple stands
+    in, for the same."""
+    # Each argument is a thing of its own, so that none can be taken for another.
+    marks = {
+        "another" if one.kind is one.VAR_KEYWORD else name: object()
+        for name, one in list(signature.parameters.items())[2:]
+    }
+    for wrapped in (False, True):  # in a tuple, as most attentions answer
+        asked = []
+
+        def stand_in(hidden_states, *args, wrapped=wrapped, asked=asked, **kwargs):
+            asked.append((args, kwargs))
+            return (hidden_states.flip(-1), None) if wrapped else hidden_states.flip(-1)
+
+        attend.forward = stand_in
+        try:
+            if agree(lambda states: forward(states, **marks), lambda states: layer(states, **marks), example):
+                return asked[0] == asked[1]
+        finally:
+            del attend.forward
+    return False
