@@ -33,13 +33,13 @@ class Text(NamedTuple):
 class Decoder:
     """The slots' texts and their cache.
 
-    slots: the most rows; fewer are allocated while fewer are wanted. Rows are added and lengthened as needed, which
-    moves everything. All of `state` has one row a slot, and a step reads and writes it in place, without a wait for
+    slots: the most rows; fewer are allocated while fewer are wanted, unless `whole` is set. Rows are added and
+    lengthened as needed, which moves everything. All of `state` has one row a slot, and a step reads and writes it in place, without a wait for
     the device. processors and ends: those of the latest group.
     """
 
-    def __init__(self, slots: int, device: torch.device, graphs: bool):
-        self.slots, self.device = slots, device
+    def __init__(self, slots: int, device: torch.device, graphs: bool, whole: bool = False):
+        self.slots, self.device, self.whole = slots, device, whole
         self.graphs = Graphs() if graphs else None
         self.rows = self.capacity = 0
         self.filled: dict[int, int] = {}  # row -> places of the cache it has taken, at most
@@ -171,7 +171,9 @@ class Decoder:
 
     def _grow(self, rows: list[int], lengths: list[int], limits: list[int], group: Prefilled) -> None:
         """Make room for texts of `lengths` in these rows, `limits` of it new."""
-        count, capacity = max(self.rows, self._part(max(rows))), max(self.capacity, self.view(max(lengths)))
+        whole = self.whole and not self.inner.config.is_encoder_decoder  # which computes all rows there are
+        count = self.slots if whole else max(self.rows, self._part(max(rows)))
+        capacity = max(self.capacity, self.view(max(lengths)))
         most = self.view(max(limits))
         widths = {name: value.shape[1:] for name, value in self._rowwise(group).items()}
         widths |= {"new": (most,), "ids": (self.view(group.ids.shape[1] + most),)}

@@ -46,15 +46,16 @@ class Prefill:
         # Plain layers keep every token, where those of sliding windows would drop some.
         both = isinstance(kwargs.get("past_key_values"), EncoderDecoderCache)
         kwargs["past_key_values"] = EncoderDecoderCache(_cache(), _cache()) if both else _cache()
+        padding = None if mask is None else (mask == 0).sum(1)
+        # Asked before the forward: the host must not wait for its end, but have the next steps and group ready then.
+        missing = [0] * len(input_ids) if padding is None else padding.tolist()
         outputs = model._prefill(input_ids, generation_config, kwargs)
         cache = outputs.past_key_values
         logits = outputs.logits[:, -1].float()
         kwargs = model._update_model_kwargs_for_generation(outputs, kwargs, is_encoder_decoder=not decoder_only)
         grown = torch.cat([input_ids, logits.argmax(-1, keepdim=True)], 1)
         step = model.prepare_inputs_for_generation(grown, next_sequence_length=1, **kwargs)
-        padding = None if mask is None else (mask == 0).sum(1)
         filled = cache.get_seq_length()
-        missing = [0] * len(logits) if padding is None else padding.tolist()
         ends = generation_config.eos_token_id
         self.done = Prefilled(
             model,

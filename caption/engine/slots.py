@@ -19,6 +19,7 @@ GPU_STEPS = 4  # between two looks at what has ended: enough to do while the hos
 FIRST_SLOTS, FIRST_TOKENS = 128, 4096  # where memory decides, until a group was measured
 REFILL = 4  # slots are refilled when one in so many is free: a larger group is prefilled faster,
 GROUP = 16  # but one of so many no more
+PATIENCE = 2  # turns that a smaller group waits for others to join it
 BACKLOG = 2  # groups that could move in at once: then slots stand empty for want of prompts, not of steps
 
 
@@ -50,10 +51,12 @@ class SlotEngine(ModelEngine):
         self.apart: set[Hashable] = set()  # keys of a group that failed: one of them is to blame
         self.refused: list[Refusal] = []
         self.moved_in = None  # the event behind the latest group's last reading
+        self.patience = PATIENCE
         self._start(self.options.batch_size or (FIRST_SLOTS if self.memory else AUTO_SLOTS))
 
     def _start(self, slots: int) -> None:
-        self.decoder = Decoder(slots, torch.device(self.options.device), self.graphs)
+        # Where memory decides, there is room for all of them: nothing moves then, and what was captured stays.
+        self.decoder = Decoder(slots, torch.device(self.options.device), self.graphs, whole=self.memory is not None)
         if self.beside:
             torch.cuda.empty_cache()  # for the new cache to lie in one piece where the old one lay
 
@@ -96,8 +99,10 @@ class SlotEngine(ModelEngine):
         and not all at once."""
         group = self._next_group() if self.waiting else []
         small = len(group) == len(self.waiting) < min(self.slots / REFILL, GROUP)
-        if small and self.held and not self.free:  # others are about to come
-            group = []
+        if small and self.held and not self.free and self.patience:  # others are about to come
+            group, self.patience = [], self.patience - 1
+        else:
+            self.patience = PATIENCE
         empty = min(len(self.waiting), self.slots - len(self.held))
         self.decoder.run(1 if group and empty >= BACKLOG * len(group) else GPU_STEPS)
         if group:
