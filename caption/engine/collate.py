@@ -1,12 +1,15 @@
 """Several prepared pictures as one batch."""
 
 import functools
+import importlib.util
 from collections import deque
+from types import ModuleType
 
 import numpy as np
 import torch
 
-from caption.engine.pixels import Levels, Packed, along_tokens
+from caption.engine.pixels import Levels, Ones, Packed, along_tokens
+from caption.engine.tiles import Tiles
 
 Inputs = dict[str, np.ndarray | Packed]
 
@@ -20,12 +23,14 @@ def collate(
     others are padded with zeros at their ends and concatenated: pictures in a dimension of their own get empty tiles,
     which models skip by mask or size, and lists of patches simply follow each other.
 
-    Packed arrays are copied one by one, without a wait for the device: it makes the values of one while the next is
-    on its way.
+    What is all ones, and made by the model itself, is left out. Packed arrays are copied one by one, without a wait
+    for the device: it makes the values of one while the next is on its way.
     """
     device, batch = torch.device(device), {}
     for name in items[0]:
         arrays = [item[name] for item in items]
+        if all(isinstance(array, Ones) for array in arrays):
+            continue
         if any(isinstance(array, Packed) for array in arrays):
             batch[name] = _unpack(arrays, device, dtype)
             continue
@@ -49,11 +54,25 @@ def _unpack(arrays: list[Packed | np.ndarray], device: torch.device, dtype: torc
     start = 0
     for array in arrays:
         place = (slice(start, start + array.shape[0]), *map(slice, array.shape[1:]))
+        cut = isinstance(array, Tiles) and array.size == whole.shape[-2:] and _tile_kernels(device.type)
+        array = array if cut else array.made()
         # Only for CUDA is noted below what must not be written again before the copy's end.
         raw = torch.from_numpy(array.raw).to(device, non_blocking=device.type == "cuda")
-        whole[place] = _look_up(raw, array.levels, dtype) if array.levels else raw
+        if cut:
+            values, _ = _tables(array.levels, array.raw.shape[0], device, dtype)
+            cut.write(array, raw, values, whole[place])
+        else:
+            whole[place] = _look_up(raw, array.levels, dtype) if array.levels else raw
         start += array.shape[0]
     return whole
+
+
+@functools.cache
+def _tile_kernels(device: str) -> ModuleType | None:
+    """None where there are none for such a device."""
+    if device != "cuda" or importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("caption.engine.tilekernels")
 
 
 def _look_up(raw: torch.Tensor, levels: Levels, dtype: torch.dtype) -> torch.Tensor:

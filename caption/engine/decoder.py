@@ -34,8 +34,8 @@ class Decoder:
     """The slots' texts and their cache.
 
     slots: the most rows; fewer are allocated while fewer are wanted, unless `whole` is set. Rows are added and
-    lengthened as needed, which moves everything. All of `state` has one row a slot, and a step reads and writes it in place, without a wait for
-    the device. processors and ends: those of the latest group.
+    lengthened as needed, which moves everything. All of `state` has one row a slot, and a step reads and writes it in
+    place, without a wait for the device. processors and ends: those of the latest group.
     """
 
     def __init__(self, slots: int, device: torch.device, graphs: bool, whole: bool = False):

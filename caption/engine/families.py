@@ -1,6 +1,11 @@
 """Where a family of models needs something of its own: each hook in this one place, with its reason."""
 
-import torch
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # loaders read this file, and run without it
+    import torch
 
 # Prompts of unlike lengths can't stand in one batch. By model_type:
 UNPADDABLE = {
@@ -10,6 +15,10 @@ UNPADDABLE = {
     # Positions of the prompt skip padding, those of later tokens count it (modeling_kosmos2.py:663).
     "kosmos-2",
 }
+
+# Masks that the model makes of ones where it gets none, behind dropping empty tiles (modeling_smolvlm.py:490,
+# modeling_idefics3.py:587): large arrays, made of nothing and sent for nothing. By model_type:
+MADE_OF_ONES = {"smolvlm": "pixel_attention_mask", "idefics3": "pixel_attention_mask"}
 
 
 def fit_positions(model: torch.nn.Module) -> None:

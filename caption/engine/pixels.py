@@ -52,7 +52,25 @@ class Packed:
 
     @property
     def ndim(self) -> int:
-        return self.raw.ndim
+        return len(self.shape)
+
+    def made(self) -> Packed:
+        """The same, with all of its bytes in `raw`."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Ones(Packed):
+    """Stands for an array of ones that the model makes by itself where it gets none. raw: uint8[()], one of them."""
+
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.sizes
+
+    def made(self) -> Packed:
+        return Packed(np.broadcast_to(self.raw, self.sizes).copy())
 
 
 def pack_mask(array: np.ndarray) -> np.ndarray | Packed:
