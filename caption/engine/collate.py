@@ -29,7 +29,7 @@ def collate(
     device, batch = torch.device(device), {}
     for name in items[0]:
         arrays = [item[name] for item in items]
-        if all(isinstance(array, Ones) for array in arrays):
+        if all(isinstance(array, Ones) for array in arrays) and len({array.shape[2:] for array in arrays}) == 1:
             continue
         if any(isinstance(array, Packed) for array in arrays):
             batch[name] = _unpack(arrays, device, dtype)
@@ -69,10 +69,15 @@ def _unpack(arrays: list[Packed | np.ndarray], device: torch.device, dtype: torc
 
 @functools.cache
 def _tile_kernels(device: str) -> ModuleType | None:
-    """None where there are none for such a device."""
+    """None where there are none for such a device, or they do not make the bytes that Pillow makes."""
     if device != "cuda" or importlib.util.find_spec("triton") is None:
         return None
-    return importlib.import_module("caption.engine.tilekernels")
+    from caption.engine import tilekernels
+
+    try:
+        return tilekernels if tilekernels.agree_with_pillow() else None
+    except Exception:  # no compiler, or whatever keeps Triton from making a kernel
+        return None
 
 
 def _look_up(raw: torch.Tensor, levels: Levels, dtype: torch.dtype) -> torch.Tensor:

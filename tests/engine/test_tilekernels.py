@@ -12,7 +12,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not (torch.cuda.is_available() or INTERPRETED):
     pytest.skip("kernels need a GPU, or TRITON_INTERPRET=1", allow_module_level=True)
 
-from caption.engine import load_engine, tilekernels  # noqa: E402
+from caption.engine import collate, load_engine, tilekernels  # noqa: E402
 from caption.engine.base import load  # noqa: E402
 from caption.engine.generate import GenerateEngine  # noqa: E402
 from caption.engine.resample import FILTERS, find_order  # noqa: E402
@@ -66,4 +66,5 @@ def test_captions_of_tiles_cut_on_the_gpu_are_those_of_tiles_cut_before(checkpoi
     )
     engine, plain = load_engine(settings), GenerateEngine(settings, load(settings))
     assert engine.name == "slots", engine.fallback
+    assert collate._tile_kernels("cuda") is tilekernels
     assert texts(engine, planned) == texts(engine, made) == texts(plain, planned) == texts(plain, made)
