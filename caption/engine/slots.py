@@ -15,12 +15,13 @@ from caption.engine.prefill import Prefill, Prefilled
 from caption.engine.sampling import signed
 
 STEPS = 8  # tokens a row between two answers at most
-GPU_STEPS = 4  # between two looks at what has ended: enough to do while the host goes on
+GPU_STEPS = 4  # between two looks at what has ended: enough to do while the host goes on,
+FEWER_STEPS = 2  # also while slots stand empty for want of prompts, and steps cost the same for fewer texts
 FIRST_SLOTS, FIRST_TOKENS = 128, 4096  # where memory decides, until a group was measured
 REFILL = 4  # slots are refilled when one in so many is free: a larger group is prefilled faster,
 GROUP = 16  # but one of so many no more
 PATIENCE = 2  # turns that a smaller group waits for others to join it
-BACKLOG = 2  # groups that could move in at once: then slots stand empty for want of prompts, not of steps
+BACKLOG = 2  # groups that could move in at once
 
 
 class SlotEngine(ModelEngine):
@@ -104,7 +105,7 @@ class SlotEngine(ModelEngine):
         else:
             self.patience = PATIENCE
         empty = min(len(self.waiting), self.slots - len(self.held))
-        self.decoder.run(1 if group and empty >= BACKLOG * len(group) else GPU_STEPS)
+        self.decoder.run(FEWER_STEPS if group and empty >= BACKLOG * len(group) else GPU_STEPS)
         if group:
             self._prefill(group)
 
