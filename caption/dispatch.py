@@ -147,7 +147,7 @@ class Dispatcher:
                 return False
         elif self._give_suspects(member, working):
             return True
-        batch = self._schedule.take(member.name, want, slots, ready)
+        batch = self._schedule.take(member.name, want, slots, ready, unstarted, self._leases.all_unstarted)
         if not batch:
             return member.doubtful and self._give_suspects(member, working)
         for item in batch:

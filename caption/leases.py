@@ -34,6 +34,7 @@ class Leases:
         self._items: dict[Ref, tuple[str, Item]] = {}
         self._held: dict[str, dict[Ref, None]] = {}
         self._unstarted: Counter[str] = Counter()
+        self.all_unstarted = 0  # items that have not entered an engine
         self._group: dict[Ref, int] = {}
         self._groups = itertools.count(1)
         self._alone: dict[int, int] = {}  # lease -> how many of its items are still lent
@@ -50,7 +51,7 @@ class Leases:
         for position, item in enumerate(items):
             self._items[lease, position] = (worker, item)
             held[lease, position] = None
-        self._unstarted[worker] += len(items)
+        self._count_unstarted(worker, len(items))
         return lease
 
     def start(self, refs: Sequence[Ref]) -> None:
@@ -59,7 +60,7 @@ class Leases:
         for ref in refs:
             if ref in self._items:
                 if ref not in self._group:
-                    self._unstarted[self._items[ref][0]] -= 1
+                    self._count_unstarted(self._items[ref][0], -1)
                 self._group[ref] = group
 
     def settle(self, ref: Ref) -> Item | None:
@@ -68,12 +69,16 @@ class Leases:
         if worker is not None:
             del self._held[worker][ref]
             if self._group.pop(ref, None) is None:
-                self._unstarted[worker] -= 1
+                self._count_unstarted(worker, -1)
             if ref[0] in self._alone:
                 self._alone[ref[0]] -= 1
                 if not self._alone[ref[0]]:
                     del self._alone[ref[0]]
         return item
+
+    def _count_unstarted(self, worker: str, count: int) -> None:
+        self._unstarted[worker] += count
+        self.all_unstarted += count
 
     def unstarted(self, worker: str) -> int:
         """How many items a worker holds that have not entered its engine."""

@@ -24,7 +24,10 @@ class Line(Schedule):
     def extend(self, items: Sequence[Item]) -> None:
         self._line.extend(items)
 
-    def take(self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0) -> list[Item]:
+    def take(
+        self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0, unstarted: int = 0,
+        all_unstarted: int = 0,
+    ) -> list[Item]:  # fmt: skip
         """A part of what stands there, so that the others find work too: nobody knows whether more comes."""
         count = min(want, math.ceil(len(self._line) / (2 * len(self._shards))))
         return [self._line.popleft() for _ in range(count)]

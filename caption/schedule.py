@@ -76,12 +76,16 @@ class Schedule:
         """The input has no more items than those given: from now on nobody holds many that have to wait."""
         self._complete = True
 
-    def take(self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0) -> list[Item]:
+    def take(
+        self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0, unstarted: int = 0,
+        all_unstarted: int = 0,
+    ) -> list[Item]:  # fmt: skip
         """Up to ``want`` items of one adapter for ``worker``; none if it has to wait or all is handed out.
 
         Args:
             slots: items that it does side by side.
             ready: workers that can take items now; 0 for all.
+            unstarted: items that it holds and has not begun; all_unstarted: the same of all workers.
         """
         shard = self._shards[worker]
         taken = [shard.popleft() for _ in range(alike(shard, want))]
@@ -124,7 +128,8 @@ class Dynamic(Schedule):
     Items of one LoRA adapter stand together, and each worker gets stretches of few adapters; the rest holds within one.
     Items of equal cost are dealt in stretches of the input. Others are spread: each shard gets as many, of about the
     same cost in all. Once the end of the input is in sight, nobody holds more items that have to wait than it will
-    have begun when a quarter of the rest is done: so the others end within the batch that the first to end was in, too.
+    have begun when a quarter of the rest is done, nor more than its part of all that is not begun: so the others end
+    within the batch that the first to end was in, too.
     """
 
     def __init__(self, workers: Sequence[str]):
@@ -155,9 +160,12 @@ class Dynamic(Schedule):
         shard.clear()
         shard.extend(items)
 
-    def take(self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0) -> list[Item]:
-        want = min(want, self._allowed(worker, slots, ready))
-        if not want:
+    def take(
+        self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0, unstarted: int = 0,
+        all_unstarted: int = 0,
+    ) -> list[Item]:  # fmt: skip
+        want = min(want, self._allowed(worker, slots, ready), self._part_unstarted(ready, all_unstarted) - unstarted)
+        if want <= 0:
             return []
         taken = super().take(worker, want)
         if len(taken) == want or self._shards[worker] or not self.pending:
@@ -186,6 +194,13 @@ class Dynamic(Schedule):
         ahead = min(done, self.pending * done // (4 * self._all_done)) if done else 0
         ahead = max(ahead, self.pending // (40 * len(self._shards)))
         return max(0, slots + ahead - self._held[worker])
+
+    def _part_unstarted(self, ready: int, all_unstarted: int) -> int:
+        """What nobody holds more of that is not begun. Texts that were let in together may all end at once: who then
+        took as many would leave nothing to those whose texts end a little later."""
+        if not self._complete:
+            return self.pending
+        return max(1, -(-(self.pending + all_unstarted) // (ready or len(self._shards))))
 
     def _fair_share(self, ready: int) -> int:
         """What nobody holds more of by taking from others."""
@@ -271,7 +286,10 @@ class Lockstep(RoundRobin):
             return self._before
         return self._before.and_one(max(self._ends.values()) - min(self._ends.values()))
 
-    def take(self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0) -> list[Item]:
+    def take(
+        self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0, unstarted: int = 0,
+        all_unstarted: int = 0,
+    ) -> list[Item]:  # fmt: skip
         if self.pending and self._round_is_over():
             self._before = self.rounds._replace(begun=self.round + 1)
             self._ends.clear()

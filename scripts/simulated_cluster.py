@@ -86,7 +86,7 @@ class Gpu:
     def turn(self) -> tuple[float, list]:
         """One turn of the engine: its seconds, and the messages sent at its begin and at its end."""
         engine, said = self.engine, [None, None]
-        free = engine.slots - len(self.inside) - len(self.admitted)
+        free = min(engine.slots - len(self.inside), 2 * engine.group) - len(self.admitted)
         if self.prepared and free >= min(engine.slots / 4, engine.refill):
             entering, self.prepared = self.prepared[:free], self.prepared[free:]
             said[0] = Started(tuple(ref for ref, _ in entering))

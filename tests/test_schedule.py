@@ -123,7 +123,9 @@ def test_dynamic_costs_change_only_the_order():
 def test_dynamic_the_first_worker_that_is_ready_leaves_the_others_their_shards():
     """All begin together with more room than there are items: each has its own shard, nobody takes all."""
     schedule = filled("dynamic", SIX, 50)
-    taken = {worker: schedule.take(worker, 32, slots=128, ready=6) for worker in SIX}
+    taken = {
+        worker: schedule.take(worker, 32, slots=128, ready=6, all_unstarted=50 - schedule.pending) for worker in SIX
+    }
     assert [len(taken[worker]) for worker in SIX] == [9, 9, 8, 8, 8, 8]
 
 
@@ -164,7 +166,8 @@ def run_to_the_end(schedule, seconds, speeds, slots, batch_by_batch):
     def hand_out():
         for worker, mine in waiting.items():
             while (free := 2 * slots - len(mine)) > 0:
-                taken = schedule.take(worker, min(slots, 32, free), slots, len(speeds))
+                unstarted = sum(map(len, waiting.values()))
+                taken = schedule.take(worker, min(slots, 32, free), slots, len(speeds), len(mine), unstarted)
                 if not taken:
                     break
                 mine += taken
@@ -203,6 +206,49 @@ def test_dynamic_nobody_ends_more_than_one_batch_after_the_others(seed, batch_by
     schedule.complete()
     ends, longest = run_to_the_end(schedule, seconds, speeds, slots, batch_by_batch)
     assert all(ends[worker] - min(ends.values()) <= longest[worker] * 1.000001 for worker in speeds)
+
+
+def ends_of_slot_engines(schedule, lengths, speeds, slots=512, group=37):
+    """When each worker ended, in seconds, all with an engine of slots: a turn lets a group in and makes a few tokens."""
+    waiting, inside, ends = {worker: deque() for worker in speeds}, {worker: [] for worker in speeds}, {}
+    turns = [(0.01 * place, worker) for place, worker in enumerate(speeds)]
+
+    def hand_out():
+        for worker, mine in waiting.items():
+            while (free := 2 * slots - len(mine)) > 0:
+                unstarted = sum(map(len, waiting.values()))
+                taken = schedule.take(worker, min(32, free), slots, len(speeds), len(mine), unstarted)
+                if not taken:
+                    break
+                mine += taken
+
+    while turns:
+        hand_out()
+        now, worker = heapq.heappop(turns)
+        mine, texts = waiting[worker], inside[worker]
+        steps = 2 if min(len(mine), slots - len(texts)) >= 2 * group else 4  # as caption/engine/slots.py
+        left = [length - steps for length in texts if length > steps]
+        if ended := len(texts) - len(left):
+            schedule.ended(worker, ended)
+            ends[worker] = now
+        new = [lengths[mine.popleft().index] for _ in range(min(group, len(mine), slots - len(left)))]
+        inside[worker] = left + new
+        if inside[worker] or schedule.pending:
+            seconds = 0.0147 * len(new) + steps * (0.004 + 25e-6 * len(left)) + 0.001
+            heapq.heappush(turns, (now + seconds / speeds[worker], worker))
+    assert not schedule.pending and not any(waiting.values())
+    return ends
+
+
+def test_dynamic_texts_that_end_all_at_once_let_nobody_take_what_others_are_about_to_ask_for():
+    """Long texts are begun first, the next a little shorter: hundreds end within a second, a little later elsewhere."""
+    rng = random.Random(1)
+    lengths = [min(256, max(16, int(rng.lognormvariate(4.4, 0.5)))) for _ in range(8800)]
+    schedule = make_schedule("dynamic", list("abcd"), 8)
+    schedule.extend(items(len(lengths), 0, lengths))
+    schedule.complete()
+    ends = ends_of_slot_engines(schedule, lengths, {"a": 1.03, "b": 0.97, "c": 0.99, "d": 1.01})
+    assert max(ends.values()) - min(ends.values()) < 2
 
 
 @pytest.mark.parametrize("seed", range(20))

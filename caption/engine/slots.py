@@ -20,6 +20,7 @@ FEWER_STEPS = 2  # also while slots stand empty for want of prompts, and steps c
 FIRST_SLOTS, FIRST_TOKENS = 128, 4096  # where memory decides, until a group was measured
 REFILL = 4  # slots are refilled when one in so many is free: a larger group is prefilled faster,
 GROUP = 16  # but one of so many no more
+WAITING = 2  # groups at most that wait in the engine
 PATIENCE = 2  # turns that a smaller group waits for others to join it
 BACKLOG = 2  # groups that could move in at once
 
@@ -53,6 +54,7 @@ class SlotEngine(ModelEngine):
         self.refused: list[Refusal] = []
         self.moved_in = None  # the event behind the latest group's last reading
         self.patience = PATIENCE
+        self.fitting = MOST_TOKENS  # prompts like the latest in one group
         self._start(self.options.batch_size or (FIRST_SLOTS if self.memory else AUTO_SLOTS))
 
     def _start(self, slots: int) -> None:
@@ -67,9 +69,10 @@ class SlotEngine(ModelEngine):
 
     @property
     def free(self) -> int:
-        """0 as well while fewer slots are free than make a group."""
-        free = self.slots - self.busy
-        return max(free, 0) if free >= min(self.slots / REFILL, GROUP) else 0
+        """0 as well while fewer slots are free than make a group, or while enough wait: what waits here is begun, and
+        no other worker can take it over when the run comes to its end."""
+        free = min(self.slots - self.busy, WAITING * self.fitting - len(self.waiting))
+        return max(free, 0) if free >= min(self.slots / REFILL, GROUP, self.fitting) else 0
 
     @property
     def busy(self) -> int:
@@ -118,6 +121,7 @@ class SlotEngine(ModelEngine):
         longest = [request.inputs["input_ids"].shape[1] for request in group]
         most = FIRST_TOKENS if self.memory and not self.memory.measured else self.prefill_tokens
         fits = [count for count, length in enumerate(longest, 1) if count * length <= most]
+        self.fitting = max(1, most // longest[-1])
         return group[: min(fits[-1] if fits else 1, self.slots - len(self.held))]
 
     def _prefill(self, requests: list[Request]) -> bool:

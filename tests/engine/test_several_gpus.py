@@ -33,4 +33,6 @@ def test_memory_is_measured_on_both(checkpoint):
     settings = options(checkpoint("llava"), device="cuda", batch_size=None, max_new_tokens=5, gpus=2)
     engine, requests = load_engine(settings), requests_for(settings.model, "llava", 6)
     texts(engine, requests)
-    assert len(engine.memory.memories) == 2 and all(memory.place_bytes for memory in engine.memory.memories)
+    memories = engine.memory.memories
+    assert len(memories) == 2 and all(memory.token_bytes for memory in memories)
+    assert any(memory.place_bytes for memory in memories), "all layers of so small a model may lie on one of them"
