@@ -209,7 +209,7 @@ def test_dynamic_nobody_ends_more_than_one_batch_after_the_others(seed, batch_by
 
 
 def ends_of_slot_engines(schedule, lengths, speeds, slots=512, group=37):
-    """When each worker ended, in seconds, all with an engine of slots: a turn lets a group in and makes a few tokens."""
+    """When each worker ended, in seconds, with engines of slots: a turn lets a group in and makes a few tokens."""
     waiting, inside, ends = {worker: deque() for worker in speeds}, {worker: [] for worker in speeds}, {}
     turns = [(0.01 * place, worker) for place, worker in enumerate(speeds)]
 

@@ -130,6 +130,22 @@ def test_free_slots_are_offered_in_groups(llava):
     assert engine.busy == 7
 
 
+def test_no_more_than_two_groups_wait_in_the_engine(llava):
+    """What is let in is begun: no other worker can take it over."""
+    engine, requests = llava
+    engine.options = options(engine.options.model, batch_size=64)
+    engine.reset()
+    assert engine.free == 64
+    longest = max(one.inputs["input_ids"].shape[1] for one in requests)
+    engine.prefill_tokens = 2 * longest
+    engine.admit(requests[:1])
+    engine.step()
+    room = engine.free
+    assert 4 <= room < 9 and engine.fitting == room // 2
+    engine.admit(requests[1 : 1 + room])
+    assert engine.free == 0
+
+
 def test_a_text_that_ended_comes_out_while_others_go_on(llava):
     engine, requests = llava
     engine.admit([Request(0, requests[0].inputs, 0, 2), Request(1, requests[1].inputs, 0, 10)])
