@@ -16,8 +16,10 @@ from transformers import LogitsProcessorList, MaxLengthCriteria, StoppingCriteri
 from caption.engine import EngineOptions, Request, attention, packing
 from caption.engine.base import Loaded, ModelEngine, load
 from caption.engine.checkpoint import first_line, read_config
+from caption.engine.collate import tile_kernels
 from caption.engine.decoder import Text
 from caption.engine.errors import classify
+from caption.engine.families import MADE_OF_ONES
 from caption.engine.generate import GenerateEngine
 from caption.engine.prompt import Prompter, find_image_token_id
 from caption.engine.rows import Unsupported
@@ -50,6 +52,8 @@ def load_fastest(options: EngineOptions) -> ModelEngine:
     """Load the model once, and return the fastest engine that is right for it. Raises what load raises."""
     loaded = load(options)
     began = time.monotonic()
+    if loaded.model.config.model_type in MADE_OF_ONES:
+        tile_kernels(options.device)  # made now, not while the first pictures wait
     if options.num_beams > 1:
         return GenerateEngine(options, loaded)  # what was asked for, so no fallback
     ways = _ways(options)

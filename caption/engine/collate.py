@@ -54,7 +54,7 @@ def _unpack(arrays: list[Packed | np.ndarray], device: torch.device, dtype: torc
     start = 0
     for array in arrays:
         place = (slice(start, start + array.shape[0]), *map(slice, array.shape[1:]))
-        cut = isinstance(array, Tiles) and array.size == whole.shape[-2:] and _tile_kernels(device.type)
+        cut = isinstance(array, Tiles) and array.size == whole.shape[-2:] and tile_kernels(device.type)
         array = array if cut else array.made()
         # Only for CUDA is noted below what must not be written again before the copy's end.
         raw = torch.from_numpy(array.raw).to(device, non_blocking=device.type == "cuda")
@@ -68,7 +68,7 @@ def _unpack(arrays: list[Packed | np.ndarray], device: torch.device, dtype: torc
 
 
 @functools.cache
-def _tile_kernels(device: str) -> ModuleType | None:
+def tile_kernels(device: str) -> ModuleType | None:
     """None where there are none for such a device, or they do not make the bytes that Pillow makes."""
     if device != "cuda" or importlib.util.find_spec("triton") is None:
         return None

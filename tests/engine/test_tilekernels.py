@@ -66,5 +66,5 @@ def test_captions_of_tiles_cut_on_the_gpu_are_those_of_tiles_cut_before(checkpoi
     )
     engine, plain = load_engine(settings), GenerateEngine(settings, load(settings))
     assert engine.name == "slots", engine.fallback
-    assert collate._tile_kernels("cuda") is tilekernels
+    assert collate.tile_kernels("cuda") is tilekernels
     assert texts(engine, planned) == texts(engine, made) == texts(plain, planned) == texts(plain, made)
