@@ -75,7 +75,9 @@ def _faster(layer: nn.Module) -> Callable | None:
 
     norms = next((pair for names in NORMS if None not in (pair := [part(name) for name in names])), None)
     attend, mlp = part(*ATTENTIONS), part("mlp")
-    if norms is None or attend is None or not isinstance(vars(mlp or layer).get("forward"), Mlp):
+    if norms is None or attend is None or "forward" in vars(attend):
+        return None
+    if not isinstance(vars(mlp or layer).get("forward"), Mlp):
         return None
     first, second = norms[0], vars(norms[1]).get("forward")
     if not isinstance(second, Norm):
