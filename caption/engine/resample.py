@@ -67,7 +67,7 @@ def weights(before: int, after: int, resample: int) -> tuple[np.ndarray, np.ndar
     return first.astype(np.int32), np.trunc(found + np.where(found < 0, -0.5, 0.5)).astype(np.int32)
 
 
-# Whether rows are resized before columns, by height and width before and after: in earlier Pillows, and in 13.0.
+# Whether rows are resized before columns, by height and width before and after: in Pillow 11 and 12, and in 13.
 ORDERS: tuple[Callable[[int, int, int, int], bool], ...] = (
     lambda height, width, rows, columns: False,
     lambda height, width, rows, columns: height - rows > max(0, 2 * (width - columns)),
