@@ -28,6 +28,7 @@ def unpacked(array) -> np.ndarray:
     """What an array that was made for the engine stands for."""
     if not isinstance(array, Packed):
         return array
+    array = array.made()
     if array.levels is None:
         return array.raw.astype(np.int64)
     values = np.frombuffer(array.levels.values, np.float32)
