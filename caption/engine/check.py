@@ -52,8 +52,16 @@ def load_fastest(options: EngineOptions) -> ModelEngine:
     """Load the model once, and return the fastest engine that is right for it. Raises what load raises."""
     loaded = load(options)
     began = time.monotonic()
-    if loaded.model.config.model_type in MADE_OF_ONES:
-        tile_kernels(options.device)  # made now, not while the first pictures wait
+    engine = _fastest(options, loaded)
+    engine.check_seconds = time.monotonic() - began
+    # Kernels for tiles are made now, not while the first pictures wait.
+    cuts = options.device == "cuda" and loaded.model.config.model_type in MADE_OF_ONES
+    if cuts and tile_kernels(options.device) is None and not engine.fallback:
+        engine.fallback = "tiles are cut by the worker's CPU, which is slower: the kernels that cut them don't run here"
+    return engine
+
+
+def _fastest(options: EngineOptions, loaded: Loaded) -> ModelEngine:
     if options.num_beams > 1:
         return GenerateEngine(options, loaded)  # what was asked for, so no fallback
     ways = _ways(options)
@@ -64,16 +72,13 @@ def load_fastest(options: EngineOptions) -> ModelEngine:
     name = type(loaded.model).__name__
     if verdict.way == len(ways):
         reason = f"{name} can't be captioned in slots, only in slower batches: {verdict.faults[-1]}"
-        engine = GenerateEngine(options, loaded, reason)
-        engine.check_seconds = time.monotonic() - began
-        return engine
+        return GenerateEngine(options, loaded, reason)
     way = ways[verdict.way]
     if way.fast:
         _install(loaded.model, [])
     engine = SlotEngine(options, loaded, way.graphs)
     if verdict.faults:
         engine.fallback = f"{name} is decoded without {way.lost}, which is slower: {verdict.faults[0]}"
-    engine.check_seconds = time.monotonic() - began
     return engine
 
 

@@ -76,7 +76,7 @@ def tile_kernels(device: str) -> ModuleType | None:
 
     try:
         return tilekernels if tilekernels.agree_with_pillow() else None
-    except Exception:  # no compiler, or whatever keeps Triton from making a kernel
+    except Exception:  # no compiler, or whatever keeps Triton from making a kernel; check.py says that it is slower so
         return None
 
 

@@ -31,7 +31,10 @@ class ProcessorPreparer:
         self.image_processor = getattr(self.prompter.processor, "image_processor", None)
         self.packed = find_levels(self.image_processor, lambda picture: self.prompter(picture, options.prompt))
         self.made_of_ones = MADE_OF_ONES.get(read_config(options.model).get("model_type"))
+        own = type(self.image_processor)
         self.plans = options.device == "cuda" and self._can_plan()
+        if type(self.image_processor) is not own and not self.plans:
+            self.image_processor.__class__ = own  # it plans in vain
 
     def prepare(
         self,

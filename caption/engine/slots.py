@@ -16,12 +16,11 @@ from caption.engine.sampling import signed
 
 STEPS = 8  # tokens a row between two answers at most
 GPU_STEPS = 4  # between two looks at what has ended: enough to do while the host goes on,
-FEWER_STEPS = 2  # also while slots stand empty for want of prompts, and steps cost the same for fewer texts
+FEWER_STEPS = 2  # also while slots stand empty for want of prompts: a step computes those as well
 FIRST_SLOTS, FIRST_TOKENS = 128, 4096  # where memory decides, until a group was measured
 REFILL = 4  # slots are refilled when one in so many is free: a larger group is prefilled faster,
 GROUP = 16  # but one of so many no more
 WAITING = 2  # groups at most that wait in the engine
-PATIENCE = 2  # turns that a smaller group waits for others to join it
 BACKLOG = 2  # groups that could move in at once
 
 
@@ -53,7 +52,6 @@ class SlotEngine(ModelEngine):
         self.apart: set[Hashable] = set()  # keys of a group that failed: one of them is to blame
         self.refused: list[Refusal] = []
         self.moved_in = None  # the event behind the latest group's last reading
-        self.patience = PATIENCE
         self.fitting = MOST_TOKENS  # prompts like the latest in one group
         self._start(self.options.batch_size or (FIRST_SLOTS if self.memory else AUTO_SLOTS))
 
@@ -102,11 +100,6 @@ class SlotEngine(ModelEngine):
         """Some steps, to do for the GPU while the host prepares what follows, and one group: first texts end early,
         and not all at once."""
         group = self._next_group() if self.waiting else []
-        small = len(group) == len(self.waiting) < min(self.slots / REFILL, GROUP)
-        if small and self.held and not self.free and self.patience:  # others are about to come
-            group, self.patience = [], self.patience - 1
-        else:
-            self.patience = PATIENCE
         empty = min(len(self.waiting), self.slots - len(self.held))
         self.decoder.run(FEWER_STEPS if group and empty >= BACKLOG * len(group) else GPU_STEPS)
         if group:

@@ -1,4 +1,4 @@
-"""Tiles of a picture that are cut on the device: there a resize costs a thousandth of what it costs here.
+"""Tiles of a picture that are cut on the device, where most of what they cost a loader is a resize.
 
 The checkpoint's own image processor runs on a stand-in that writes down what is to be done, resizes and cuts. So
 that is a matter of the processor alone, whatever it makes of a picture's size. Whether the outcome is the same, to the

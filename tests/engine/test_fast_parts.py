@@ -1,27 +1,21 @@
 """The engine with its kernels. On a GPU; without one, in Triton's interpreter where TRITON_INTERPRET=1 is set."""
 
-import os
-
 import pytest
 import torch
 
-pytest.importorskip("triton")
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not (torch.cuda.is_available() or INTERPRETED):
-    pytest.skip("kernels need a GPU, or TRITON_INTERPRET=1", allow_module_level=True)
+from .interpreted import DEVICE, INTERPRETED, MARK  # isort: skip (what follows needs Triton)
 
-from caption.engine import attention, fused, layers  # noqa: E402
-from caption.engine.base import load  # noqa: E402
-from caption.engine.decoder import Decoder  # noqa: E402
-from caption.engine.generate import GenerateEngine  # noqa: E402
-from caption.engine.slotcache import SlotLayer  # noqa: E402
-from caption.engine.slots import SlotEngine  # noqa: E402
+from caption.engine import attention, fused, layers
+from caption.engine.base import load
+from caption.engine.decoder import Decoder
+from caption.engine.generate import GenerateEngine
+from caption.engine.slotcache import SlotLayer
+from caption.engine.slots import SlotEngine
 
-from .helpers import options  # noqa: E402
-from .test_slots import requests_for, texts  # noqa: E402
+from .helpers import options
+from .test_slots import requests_for, texts
 
-pytestmark = [] if INTERPRETED else pytest.mark.gpu
-DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = MARK
 
 
 @pytest.fixture(autouse=True)

@@ -1,21 +1,16 @@
 """Each kernel against torch. On a GPU; without one, in Triton's interpreter where TRITON_INTERPRET=1 is set."""
 
 import itertools
-import os
 
 import pytest
 import torch
 
-pytest.importorskip("triton")
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not (torch.cuda.is_available() or INTERPRETED):
-    pytest.skip("kernels need a GPU, or TRITON_INTERPRET=1", allow_module_level=True)
+from .interpreted import DEVICE, MARK  # isort: skip (what follows needs Triton)
 
-from caption.engine import kernels  # noqa: E402
+from caption.engine import kernels
 
-DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 DTYPE = torch.float16
-pytestmark = [] if INTERPRETED else pytest.mark.gpu
+pytestmark = MARK
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

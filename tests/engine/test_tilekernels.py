@@ -1,29 +1,23 @@
 """Tiles cut by kernels. On a GPU; without one, in Triton's interpreter where TRITON_INTERPRET=1 is set."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("triton")
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not (torch.cuda.is_available() or INTERPRETED):
-    pytest.skip("kernels need a GPU, or TRITON_INTERPRET=1", allow_module_level=True)
+from .interpreted import DEVICE, INTERPRETED, MARK  # isort: skip (what follows needs Triton)
 
-from caption.engine import collate, load_engine, tilekernels  # noqa: E402
-from caption.engine.base import load  # noqa: E402
-from caption.engine.generate import GenerateEngine  # noqa: E402
-from caption.engine.resample import FILTERS, find_order  # noqa: E402
-from caption.engine.tiles import Tiles  # noqa: E402
+from caption.engine import collate, load_engine, tilekernels
+from caption.engine.base import load
+from caption.engine.generate import GenerateEngine
+from caption.engine.resample import FILTERS, find_order
+from caption.engine.tiles import Tiles
 
-from .helpers import options, picture  # noqa: E402
-from .test_slots import Request, texts  # noqa: E402
-from .test_tiles import PLANNING, SIZES, prepared  # noqa: E402
+from .helpers import options, picture
+from .test_slots import Request, texts
+from .test_tiles import PLANNING, SIZES, prepared
 
-pytestmark = [] if INTERPRETED else pytest.mark.gpu
-DEVICE = "cpu" if INTERPRETED else "cuda"
+pytestmark = MARK
 # width, height before and after
 SMALL = ((40, 30, 90, 70), (90, 70, 40, 30), (7, 150, 130, 9), (1, 1, 20, 20), (50, 40, 50, 20), (33, 21, 80, 21))
 LARGE = ((640, 480, 2048, 1536), (2048, 1536, 512, 512), (1000, 3000, 683, 2048), (4000, 3000, 2048, 1536))

@@ -1,10 +1,12 @@
 """Tiles that are left to the device: the processor's own, to the last bit."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from caption.engine import load_preparer, resample, tiles
+from caption.engine import check, load_preparer, resample, tiles
 from caption.engine.base import load
 from caption.engine.collate import collate
 from caption.engine.pixels import Ones, Packed
@@ -105,3 +107,15 @@ def test_captions_of_planned_pictures_are_those_of_made_ones(checkpoint, name):
     assert len({(type(one.inputs["pixel_values"]), one.inputs["pixel_values"].shape) for one in planned}) > 2
     assert "pixel_attention_mask" not in collate([one.inputs for one in planned], 0, "left", "cpu", loaded.dtype)
     assert texts(SlotEngine(settings, loaded), planned) == texts(SlotEngine(settings, loaded), made)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "device", "said"), [(None, "cuda", True), (object(), "cuda", False), (None, "cpu", False)]
+)
+def test_an_engine_whose_tiles_the_cpu_must_cut_says_so(monkeypatch, kernels, device, said):
+    model = SimpleNamespace(config=SimpleNamespace(model_type="smolvlm"))
+    monkeypatch.setattr(check, "load", lambda options: SimpleNamespace(model=model))
+    monkeypatch.setattr(check, "_fastest", lambda options, loaded: SimpleNamespace(fallback=None))
+    monkeypatch.setattr(check, "tile_kernels", lambda device: kernels)
+    fallback = check.load_fastest(options("", device=device)).fallback
+    assert ("tiles are cut by the worker's CPU" in (fallback or "")) == said
