@@ -22,12 +22,14 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,10 +123,14 @@ def caption(engine, requests: list[Request]) -> tuple[tuple[float, float], dict]
     return (time.perf_counter() - started, time.process_time() - cpu), answers
 
 
-def matrix_rate(side: int) -> float:
-    """Operations a second of a square product in fp16."""
-    one, other = (torch.randn(side, side, dtype=torch.float16, device="cuda") for _ in range(2))
-    return 10 * 2 * side**3 / median_seconds(lambda: [one @ other for _ in range(10)])
+def matrix_rate(rows: int, inner: int, columns: int, under_load: float = 0) -> float:
+    """Operations a second of a product in fp16, after so many seconds of it: under load a GPU's clock falls."""
+    one = torch.randn(rows, inner, dtype=torch.float16, device="cuda")
+    other = torch.randn(columns, inner, dtype=torch.float16, device="cuda").t()
+    end = time.perf_counter() + under_load
+    while time.perf_counter() < end:
+        median_seconds(lambda: [one @ other for _ in range(10)], 1)
+    return 10 * 2 * rows * inner * columns / median_seconds(lambda: [one @ other for _ in range(10)])
 
 
 def copy_rate() -> float:
@@ -135,12 +141,13 @@ def copy_rate() -> float:
 
 
 @contextlib.contextmanager
-def counted_products(model: torch.nn.Module) -> Iterator[list[int]]:
-    """Gives a list to which each product with weights adds its operations. Attention's own are left out."""
-    counted: list[int] = []
+def counted_products(model: torch.nn.Module) -> Iterator[Counter[tuple[int, int, int]]]:
+    """Counts the products with weights by their rows, inner side and columns. Attention's own are left out."""
+    counted: Counter[tuple[int, int, int]] = Counter()
 
     def count(module, inputs, output) -> None:
-        counted.append(2 * output.numel() * module.weight[0].numel())
+        columns, inner = len(module.weight), module.weight[0].numel()
+        counted[output.numel() // columns, inner, columns] += 1
 
     kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)
     hooks = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, kinds)]
@@ -191,13 +198,13 @@ class Bench:
     # ---- what the GPU can do ----
 
     def ceilings(self) -> None:
-        """Rates, and the floor: a model's products at the matrix rate, and what each decode step must read."""
-        side = 8192
-        rate, speed = matrix_rate(side), copy_rate()
+        """Rates, and the floor: products at the matrix rate, and what steps must read. Then products as shaped, warm."""
+        side, seconds = 8192, 3
+        rate, speed, warm = matrix_rate(*[side] * 3), copy_rate(), matrix_rate(*[side] * 3, seconds)
         engine = SlotEngine(self.options, self.loaded)
         with torch.inference_mode(), counted_products(self.model) as counted:
             group = engine.prefilled([Request(0, self.inputs[0], 0)])
-        products = sum(counted)
+        products = sum(2 * count * math.prod(shape) for shape, count in counted.items())
         cache = sum(layer.keys.nbytes + layer.values.nbytes for layer in group.cache.layers)
         text = self.model.get_decoder()
         read = sum(weight.nbytes for weight in text.parameters()) + self.model.lm_head.weight.nbytes
@@ -205,9 +212,15 @@ class Bench:
         step = read / slots + cache * (1 + new / 2 / self.tokens)
         arithmetic = 2 * new * (read / 2)  # fp16: two bytes a weight
         self.floor = 1e3 * (products / rate + max(new * step / speed, arithmetic / rate))
-        print(f"| matrix rate, {side} cubed, fp16 | {rate / 1e12:.0f} TFLOP/s |")
+        print(f"| matrix rate, {side} cubed, fp16 | {rate / 1e12:.0f} TFLOP/s; {warm / 1e12:.0f} after {seconds} s |")
         print(f"| copy rate, read and written | {speed / 1e12:.2f} TB/s |")
         print(f"| floor: {products / 1e12:.2f} TFLOP of prompt and {new:.0f} steps | {self.floor:.2f} ms/image |")
+        together = max(1, GROUP // self.tokens)
+        apart = sum(
+            2 * count * rows * inner * columns / matrix_rate(rows * together, inner, columns, 0.2)
+            for (rows, inner, columns), count in counted.items()
+        )
+        print(f"| products of {together} prompts, each shape alone, warm | {1e3 * apart:.2f} ms/image |")
 
     # ---- what else is done ----
 

@@ -35,7 +35,8 @@ class Decoder:
 
     slots: the most rows; fewer are allocated while fewer are wanted, unless `whole` is set. Rows are added and
     lengthened as needed, which moves everything. All of `state` has one row a slot, and a step reads and writes it in
-    place, without a wait for the device. processors and ends: those of the latest group.
+    place, without a wait for the device. ends: those of the latest group. processors: those of the first, which all
+    groups share: what is captured reads their tensors.
     """
 
     def __init__(self, slots: int, device: torch.device, graphs: bool, whole: bool = False):
@@ -61,7 +62,6 @@ class Decoder:
         if self.cache is None:
             self._start(group)
         self.penalized.update(row for row, text in zip(rows, texts) if text.penalty != 1)
-        self.processors = group.processors
         if self.looks_back and not hasattr(self.state, "ids"):
             # Rows that have been here go on without a history: nothing in it is penalized.
             self.state.ids, self.state.lengths = self.state.new[:, :0].clone(), torch.zeros_like(self.state.steps)
@@ -74,9 +74,9 @@ class Decoder:
         self.cache.write(place, group.cache, group.shift)
         state, seeds = self.state, self._there([text.seed for text in texts])
         steps = torch.zeros_like(seeds)
-        penalties = self._there([text.penalty for text in texts], torch.float32) * group.processors.penalty
+        penalties = self._there([text.penalty for text in texts], torch.float32) * self.processors.penalty
         ids, lengths = self._history(group)
-        tokens = group.processors(group.logits, Rows(seeds, steps, penalties, ids, lengths)).argmax(-1)
+        tokens = self.processors(group.logits, Rows(seeds, steps, penalties, ids, lengths)).argmax(-1)
         finite = group.logits.amax(-1).isfinite()
         ended = (tokens[:, None] == self.end_ids).any(-1)
         state.seeds[place], state.steps[place] = seeds, steps + 1
@@ -118,7 +118,7 @@ class Decoder:
         self.kernels = self.device.type == "cuda" and config._attn_implementation == attention.NAME
         self.cache = SlotCache(self.state.positions, group.cache, self.kernels)
         self.inputs = {name: value[:0] for name, value in self._rowwise(group).items()}
-        self.inner, self.mask_layers = group.inner, group.mask_layers
+        self.inner, self.mask_layers, self.processors = group.inner, group.mask_layers, group.processors
         self.constants = {
             name: value for name, value in group.step.items() if isinstance(value, (bool, int, str))
         }  # fmt: skip

@@ -14,7 +14,7 @@ import triton.language as tl
 from caption.engine.resample import BITS, FILTERS, resized, weights
 from caption.engine.tiles import Resize, Tiles
 
-ROWS, COLUMNS, PIXELS = 8, 128, 1024  # of a program
+ROWS, COLUMNS, PIXELS = 2, 512, 1024  # of a program
 
 
 def write(tiles: Tiles, raw: torch.Tensor, values: torch.Tensor, output: torch.Tensor) -> None:

@@ -58,3 +58,32 @@ def test_an_adapter_that_comes_and_goes(checkpoint, tmp_path, name):
     assert words(engine, folder, name) == expected != bare
     engine.adapt(None)
     assert words(engine, folder, name) == bare
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_words_that_are_forbidden_stay_so_when_later_groups_have_taken_memory(checkpoint, name):
+    settings = options(checkpoint(name), device="cuda", batch_size=3, max_new_tokens=12)
+    requests = requests_for(settings.model, name, 12, limits=(12, 7, 9))
+    loaded = load(settings)
+    set_ends(loaded.model, [])
+    bare = texts(GenerateEngine(settings, loaded), requests)
+    often = [int(word) for text in bare.values() for word in text.split()]
+    forbidden = sorted(set(often), key=often.count)[-8:]
+
+    def forbid(model):
+        for module in model.modules():
+            if getattr(module, "generation_config", None) is not None:
+                module.generation_config.suppress_tokens = forbidden
+
+    forbid(loaded.model)
+    expected = texts(GenerateEngine(settings, loaded), requests)
+    assert not {int(word) for text in expected.values() for word in text.split()} & set(forbidden)
+    engine = graph_engine(settings)
+    forbid(engine.model)
+    engine.reset()
+    assert texts(engine, requests) == expected != bare
+    # What the first group left behind is taken by something else, of any size.
+    with torch.cuda.stream(engine.beside):
+        taken = [torch.zeros(size, dtype=torch.int64, device="cuda") for size in (1, 8, 64, 512) for _ in range(64)]
+    assert texts(engine, requests) == expected
+    del taken
