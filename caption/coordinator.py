@@ -115,7 +115,7 @@ class Coordinator:
                 self._crew.kill_all()
             if not self._dispatcher.draining:
                 behind = self._twins.waiting < WINDOW and self._feed.fill(self._schedule, self._sort_out)
-                if not self._announced and (not behind or any(one.state == "ready" for one in self._crew.members)):
+                if not self._announced and (not behind or any(one.loaded for one in self._crew.members)):
                     self._announced = True
                     summary.announce(self._lookout, self._schedule, self._feed)
                 self._dispatcher.hand_out()
@@ -235,7 +235,7 @@ class Coordinator:
         now = time.monotonic()
         if self.outcome.first_caption is None:
             self.outcome.first_caption = now - self._begin
-        self.outcome.seconds = now - self._dispatcher.first_hand_out
+        self.outcome.seconds = now - self._dispatcher.began
         self.outcome.captioned += len(rows)
         self._row_bytes += sum(len(row) for _, row in rows)
 
@@ -245,7 +245,7 @@ class Coordinator:
         member = next(member for member in self._crew.members if member.name == worker)
         laps.end("worker's process", member.said_hello)
         laps.add(member.load_laps)
-        laps.end("other workers", dispatcher.first_hand_out)
+        laps.end("other workers", dispatcher.began)
         laps.end("first pictures", dispatcher.first_start)
         laps.end("first caption")
         self.outcome.until_first_caption = {part: round(seconds, 3) for part, seconds in laps.seconds.items()}
@@ -268,7 +268,7 @@ class Coordinator:
         self._unnoted = False
 
     def _snapshot(self) -> Snapshot:
-        done, since = self.outcome, self._dispatcher.first_hand_out
+        done, since = self.outcome, self._dispatcher.began
         return Snapshot(
             total=self._feed.read if self._feed.ended else self._count.total,
             before=self._feed.skipped,

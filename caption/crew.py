@@ -16,7 +16,7 @@ from typing import NamedTuple
 from caption.devices import Seat
 from caption.launch import Launcher, Local
 from caption.log import note
-from caption.messages import Broken, Drain, Finish, Hello, Left, Load, Loaded, NotLoaded, Setup, Stats
+from caption.messages import Begin, Broken, Drain, Finish, Hello, Left, Load, Loaded, NotLoaded, Ready, Setup, Stats
 from caption.process import LAST_SECONDS, Child
 from caption.stall import StallWatch
 
@@ -60,12 +60,13 @@ class Member:
     """A seat and the worker that sits on it.
 
     Attributes:
-        state: "pausing", "starting" (until Hello), "waiting" (for its turn), "loading", "ready", "renewing" (it ends,
-            and another follows), "retiring" (it ends), "left" or "gone".
+        state: "pausing", "starting" (until Hello), "waiting" (for its turn), "loading", "warming" (up), "ready",
+            "renewing" (it ends, and another follows), "retiring" (it ends), "left" or "gone".
+        begun: whether the present worker was told to begin.
         stats: the last Stats of the present worker.
         facts: what its engine said of itself.
         said_hello: when the present worker's process had started, by ``time.monotonic``.
-        load_laps: seconds from then until it was loaded, part by part.
+        load_laps: seconds from then until it was ready, part by part.
     """
 
     def __init__(self, seat: Seat):
@@ -77,6 +78,7 @@ class Member:
         self.load_seconds = self.said_hello = 0.0
         self.load_laps: dict[str, float] = {}
         self.starts = 0
+        self.begun = False
         self._resume_at = 0.0
         self._failed_loads = self._fruitless = 0
         self._renewing = self._retiring = self._stopped = False
@@ -92,6 +94,11 @@ class Member:
     def seconds(self) -> dict[str, float]:
         """What all its workers have spent, by stage, as in Stats."""
         return dict(Counter(self._spent) + Counter(self.stats.seconds if self.stats else {}))
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it can prepare pictures, and caption them when it may begin."""
+        return self.state in ("warming", "ready")
 
     @property
     def gone(self) -> bool:
@@ -154,12 +161,17 @@ class Crew:
 
     @property
     def assembled(self) -> bool:
-        """Whether no seat is still on the way to its first batch: each has a worker that is ready, or is given up."""
+        """Whether no seat is still on the way to its first image: each has a worker that is ready, or is given up."""
         return all(member.state == "ready" or member.gone for member in self.members)
 
     def send(self, member: Member, message: object) -> None:
         member.child.channel.send(message)
         self._write_when_possible(member)
+
+    def begin(self, member: Member) -> None:
+        """Lets a worker that is ready caption what it holds."""
+        member.begun = True
+        self.send(member, Begin())
 
     def tell_all(self, message: Finish | Drain) -> None:
         """The last word to all workers: nobody is started any more."""
@@ -167,8 +179,8 @@ class Crew:
         for member in self.members:
             if member.state == "ready":
                 self.send(member, message)
-            elif member.state in ("starting", "waiting", "loading"):
-                member.child.kill()  # it holds nothing, and a load can take minutes
+            elif member.state in ("starting", "waiting", "loading", "warming"):
+                member.child.kill()  # it has begun nothing, and a load can take minutes
             elif member.state == "pausing":
                 member.state = "left"
 
@@ -181,7 +193,7 @@ class Crew:
                     member.state = "renewing"
                     self.send(member, Drain())
                 else:
-                    member.child.kill()  # it holds nothing
+                    member.child.kill()  # it has begun nothing
 
     def add(self, seat: Seat) -> Member:
         """One more, while the others work."""
@@ -263,7 +275,7 @@ class Crew:
                 )
                 member.state = "starting"
                 member.starts += 1
-                member._spent, member.stats = member.seconds, None
+                member._spent, member.stats, member.begun = member.seconds, None, False
                 member.child.channel.send(setup)
                 self._selector.register(member.child.channel, selectors.EVENT_READ, member)
 
@@ -308,11 +320,12 @@ class Crew:
                 member.note_words()
                 member.child.forget_words()
             elif isinstance(message, Loaded):
-                member.state = "ready"
+                member.state = "warming"
                 member.facts, member.load_seconds = message.facts, message.seconds
-                member.load_laps = message.laps
-                member._failed_loads = 0
                 events.append((member, message))
+            elif isinstance(message, Ready):
+                member.state, member.load_laps = "ready", message.laps
+                member._failed_loads = 0
             elif isinstance(message, NotLoaded):
                 member._model_error = message
             elif isinstance(message, Broken):

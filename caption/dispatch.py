@@ -47,8 +47,8 @@ class Dispatcher:
 
     Attributes:
         draining: nothing is handed out any more.
-        first_hand_out, first_start: when the first batch was given away, and when the first images entered an engine,
-            by ``time.monotonic``; or None.
+        began, first_start: when the first worker was let begin, and when the first images entered an engine, by
+            ``time.monotonic``; or None.
         adapter_loads: how often a worker took another LoRA adapter; adapter_seconds: how long that took.
     """
 
@@ -71,8 +71,8 @@ class Dispatcher:
         self._endings: list[Ending] = []
         self._failure: CaptionError | None = None
         self._deserted: tuple[str, float] | None = None  # seat that went last, and when, while others may still come
-        self._begun = self.draining = False
-        self.first_hand_out: float | None = None
+        self.draining = False
+        self.began: float | None = None
         self.first_start: float | None = None
         self.adapter_loads, self.adapter_seconds = 0, 0.0
 
@@ -89,7 +89,8 @@ class Dispatcher:
     # ---- hand out ----
 
     def hand_out(self) -> None:
-        """Gives each worker as much as it should hold.
+        """Gives each worker as much as it should hold, and lets those begin that may. Who has loaded its model prepares
+        pictures while others load theirs.
 
         Raises:
             ModelNotUsable, ModelDoesNotLoad, NoWorkerLeft: nobody can go on, and something is left to do.
@@ -97,16 +98,25 @@ class Dispatcher:
         if self._failure and self.busy:
             raise self._failure
         self._take_in()
-        self._begun = self._begun or self._settings.start == "each" or self._crew.assembled
-        hungry = ready = [member for member in self._crew.members if self._begun and member.state == "ready"]
+        self._let_begin()
         working = {member.name for member in self._crew.members if not member.gone}
+        hungry = [member for member in self._crew.members if member.loaded]
+        sharing = len(hungry) if self.began or self._settings.start == "each" else len(working)
         # A batch each in turn: the first must not take what the others could begin with.
         while hungry and (self._schedule.pending or self._suspects):
-            hungry = [member for member in hungry if self._feed(member, working, len(ready))]
+            hungry = [member for member in hungry if self._feed(member, working, sharing)]
+
+    def _let_begin(self) -> None:
+        if not (self.began or self._settings.start == "each" or self._crew.assembled):
+            return
+        for member in self._crew.members:
+            if member.state == "ready" and not member.begun:
+                self.began = self.began or time.monotonic()
+                self._crew.begin(member)
 
     def _take_in(self) -> None:
         """Workers of machines that have joined; when nobody else is left, they take over all that there is to do."""
-        if not self._begun:
+        if not self.began:
             return
         if came := self._crew.take_in():
             self._say(f"{', '.join(member.name for member in came)} joined.")
@@ -130,10 +140,10 @@ class Dispatcher:
         known = self._settings.batch_size or (member.stats and member.stats.slots)
         return known or usual_slots(member.seat.device)
 
-    def _feed(self, member: Member, working: Collection[str], ready: int) -> bool:
+    def _feed(self, member: Member, working: Collection[str], sharing: int) -> bool:
         """Gives the worker a batch, if it should have one and there is one.
 
-        working: seats that have, or will get, a worker; ready: how many have one that can take items now.
+        working: seats that have, or will get, a worker; sharing: how many share what there is to do.
         """
         slots = self._slots(member)
         unstarted = self._leases.unstarted(member.name)
@@ -147,7 +157,7 @@ class Dispatcher:
                 return False
         elif self._give_suspects(member, working):
             return True
-        batch = self._schedule.take(member.name, want, slots, ready, unstarted, self._leases.all_unstarted)
+        batch = self._schedule.take(member.name, want, slots, sharing, unstarted, self._leases.all_unstarted)
         if not batch:
             return member.doubtful and self._give_suspects(member, working)
         for item in batch:
@@ -163,7 +173,6 @@ class Dispatcher:
         return bool(group)
 
     def _give(self, member: Member, items: Sequence[Item], alone: bool) -> None:
-        self.first_hand_out = self.first_hand_out or time.monotonic()
         self._crew.send(member, Batch(self._leases.grant(member.name, items, alone), tuple(items), alone))
 
     # ---- collect ----

@@ -40,6 +40,10 @@ class Load(NamedTuple):
     """Your turn to load the model (loading takes up to twice the memory, so one after the other)."""
 
 
+class Begin(NamedTuple):
+    """Caption what you hold, and what follows."""
+
+
 class Batch(NamedTuple):
     """Items to caption, all with the same adapter. ``alone``: run them as one group that nothing else joins, because
     one of them is suspect."""
@@ -67,13 +71,23 @@ class Hello(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Attributes:
-    facts: what the engine says of itself, for run.json.
-    laps: seconds from Hello to this, part by part in their order.
+    """The next may load; and pictures can be prepared.
+
+    Attributes:
+        facts: what the engine says of itself, for run.json.
     """
 
     seconds: float
     facts: dict
+
+
+class Ready(NamedTuple):
+    """Its device has done what it does only once.
+
+    Attributes:
+        laps: seconds from Hello to this, part by part in their order.
+    """
+
     laps: dict[str, float]
 
 

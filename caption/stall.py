@@ -56,7 +56,7 @@ class StallWatch:
             known.mark, known.moved = mark, now
         limit = self._limit
         silence = longest = min(limit, _SILENCE)
-        if state in ("starting", "waiting", "loading"):
+        if state in ("starting", "waiting", "loading", "warming"):
             limit = longest = max(LOADING * limit, LEAST_LOADING)
         elif stats and stats.stage == "preprocessing":
             limit += self._pictures

@@ -27,6 +27,7 @@ from caption.loaderpool import InlineLoader, LoaderPool
 from caption.messages import (
     Adapted,
     Batch,
+    Begin,
     Broken,
     Captioned,
     Drain,
@@ -41,6 +42,7 @@ from caption.messages import (
     NotLoaded,
     Overflowed,
     Prepared,
+    Ready,
     Ref,
     Refused,
     Setup,
@@ -85,7 +87,7 @@ class Worker:
         self._mail: queue.SimpleQueue = queue.SimpleQueue()
         self._engine = None
         self._loaders = None
-        self._finishing = self._draining = False
+        self._begun = self._finishing = self._draining = False
         self._lanes = Lanes(setup.adapters.run)  # of what is free to join any group
         self._apart: dict[Ref, Group] = {}  # in the loaders, and to run by themselves
         self._groups: deque[list[Prepared]] = deque()  # groups that run by themselves, one after the other
@@ -110,6 +112,7 @@ class Worker:
         if not isinstance(self._mail.get(), Load) or not self._load():
             return
         try:
+            self._warm_up()
             while self._turn():
                 pass
         except _Unusable as error:
@@ -139,6 +142,8 @@ class Worker:
             if isinstance(message, Batch):
                 self._pulse.enter("preprocessing")
                 self._accept(message)
+            elif isinstance(message, Begin):
+                self._begun = True
             elif isinstance(message, Finish):
                 self._finishing = True
             elif isinstance(message, Drain):
@@ -189,16 +194,28 @@ class Worker:
             larger = " A model larger than one GPU needs --gpus-per-worker 2 or more" * (kind == "memory")
             self._channel.send(NotLoaded(kind, _words(error) + larger))
             return False
-        self._pulse.enter("waiting")
         self._laps.end("model", time.monotonic() - self._engine.check_seconds)
         self._laps.end("check")
-        self._channel.send(Loaded(time.monotonic() - started, self._engine.describe(), self._laps.seconds))
+        self._channel.send(Loaded(time.monotonic() - started, self._engine.describe()))
         return True
+
+    def _warm_up(self) -> None:
+        """The device, while the loaders prepare the first pictures."""
+        self._read_mail(_WAIT)
+        self._pulse.enter("loading")
+        try:
+            self._engine.warm_up()
+        except Exception as error:  # nothing is inside that could be to blame
+            raise _Unusable(Broken(_words(error))) from error
+        self._laps.end("warm-up")
+        self._pulse.enter("waiting")
+        self._channel.send(self._pulse.stats())  # it may know by now how many it can hold
+        self._channel.send(Ready(self._laps.seconds))
 
     # ---- one turn: mail, loaders, engine ----
 
     def _turn(self) -> bool:
-        idle = not self._items
+        idle = not (self._items and self._begun)
         self._pulse.enter("waiting" if idle else "preprocessing")
         self._read_mail(_WAIT if idle else 0)
         if self._loaders.failure:
@@ -207,7 +224,8 @@ class Worker:
             return False
         # Only while the engine is empty is there nothing better to do than to wait for the loaders.
         self._sort(self._loaders.take(0 if idle or self._inside or self._group_is_ready() else _WAIT))
-        self._run_engine()
+        if self._begun:
+            self._run_engine()
         return True
 
     def _sort(self, answers: list[Prepared | Refused]) -> None:

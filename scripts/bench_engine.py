@@ -198,7 +198,7 @@ class Bench:
     # ---- what the GPU can do ----
 
     def ceilings(self) -> None:
-        """Rates, and the floor: products at the matrix rate, and what steps must read. Then products as shaped, warm."""
+        """Rates, and the floor: products at the matrix rate, and what steps must read. Then products, warm."""
         side, seconds = 8192, 3
         rate, speed, warm = matrix_rate(*[side] * 3), copy_rate(), matrix_rate(*[side] * 3, seconds)
         engine = SlotEngine(self.options, self.loaded)

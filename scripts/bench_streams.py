@@ -31,7 +31,21 @@ from caption import job
 from caption.channel import Channel
 from caption.devices import Seat
 from caption.launch import Local
-from caption.messages import Batch, Captioned, Finish, Hello, Left, Load, Loaded, Result, Setup, Started, Stats
+from caption.messages import (
+    Batch,
+    Begin,
+    Captioned,
+    Finish,
+    Hello,
+    Left,
+    Load,
+    Loaded,
+    Ready,
+    Result,
+    Setup,
+    Started,
+    Stats,
+)
 from caption.runfile import read_run_file
 from caption.settings import Settings
 
@@ -48,30 +62,32 @@ class Stream:
         self._gap = each / rate if rate else 0.0
         self._refs: deque = deque()
         self._due = self._heard = 0.0
-        self._finishing = self.ended = False
+        self._begun = self._finishing = self.ended = False
         self.late = 0.0
 
     def wait(self, now: float) -> float:
         """Seconds until it has something to say."""
         if self.channel.unsent:
             return _FULL
-        return max(0.0, min(self._due if self._refs else now + 1, self._heard + 1) - now)
+        return max(0.0, min(self._due if self._begun and self._refs else now + 1, self._heard + 1) - now)
 
     def turn(self, now: float) -> None:
         for message in self.channel.receive():
             if isinstance(message, Setup):
                 self.channel.send(Hello(os.getpid()))
             elif isinstance(message, Load):
-                self.channel.send(Loaded(0.0, {}, {}))
+                self.channel.send(Loaded(0.0, {}))
+                self.channel.send(Ready({}))
+            elif isinstance(message, Begin):
+                self._begun, self._due = True, now
             elif isinstance(message, Batch):
-                self._due = self._due or now
                 self._refs += [(message.lease, position) for position in range(len(message.items))]
             elif isinstance(message, Finish):
                 self._finishing = True
         if now - self._heard >= 1:
             self._heard = now
             self.channel.send(Stats("generating", {"generating": 1.0}, int(now * 10), SLOTS))
-        while self._refs and now >= self._due and not self.channel.unsent:
+        while self._begun and self._refs and now >= self._due and not self.channel.unsent:
             refs = tuple(self._refs.popleft() for _ in range(min(self._each, len(self._refs))))
             self.late = max(self.late, now - self._due) if self._gap else 0.0
             self._due += self._gap

@@ -160,7 +160,7 @@ class SimulatedCrew:
         deaths: at these times the GPUs of a machine die, and come back after ``away`` seconds.
 
     Attributes:
-        now: seconds since the first hand-out; spent: of them, in the coordinator; messages: received and sent.
+        now: seconds since the first worker began; spent: of them, in the coordinator; messages: received and sent.
         again: images that were inside engines that died.
     """
 
@@ -188,6 +188,9 @@ class SimulatedCrew:
     def send(self, member: Member, message: Batch) -> None:
         frame(message)
         self._sent.append((member, message))
+
+    def begin(self, member: Member) -> None:
+        member.begun = True
 
     def poll(self, timeout: float) -> list[tuple[Member, object]]:
         self.wait(time.thread_time() - self._since + self._look + self._call * len(self._sent))

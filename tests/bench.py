@@ -10,7 +10,7 @@ from caption.guard import GuardOptions
 from caption.image import DecodeOptions
 from caption.item import Item
 from caption.loaderpool import InlineLoader
-from caption.messages import Batch, Captioned, Failed, Finish, Load, Setup, Started
+from caption.messages import Batch, Begin, Captioned, Failed, Finish, Load, Setup, Started
 from caption.worker import Worker
 
 
@@ -20,12 +20,14 @@ class FakeEngine:
     Args:
         fault: given the keys inside, the exception that a step raises, or None.
         unfit: by adapter, the exception that taking it raises.
+        cold: the exception that warming up raises, or None.
     """
 
     check_seconds = 0.0
 
-    def __init__(self, log, size=8, steps=1, fault=lambda keys: None, unfit=()):
+    def __init__(self, log, size=8, steps=1, fault=lambda keys: None, unfit=(), cold=None):
         self.log, self.size, self.steps, self.fault, self.unfit = log, size, steps, fault, dict(unfit)
+        self.cold = cold
         self.left = {}
         self.go_on = threading.Event()  # a test can hold it inside a step
         self.go_on.set()
@@ -37,6 +39,11 @@ class FakeEngine:
     @property
     def free(self):
         return self.size - len(self.left)
+
+    def warm_up(self):
+        self.log.append(("warm up", ()))
+        if self.cold:
+            raise self.cold
 
     def admit(self, requests):
         assert len(requests) <= self.free
@@ -108,13 +115,15 @@ class Bench:
         self.raised = None
         self.leases = 0
 
-    def start(self, model="null"):
+    def start(self, model="null", begin=True):
         options = EngineOptions(model, "fp32", "cpu", 8, "Describe it.", 16)
         setup = Setup("cpu0", options, 1, DecodeOptions(1000, 1000), 10.0, GuardOptions("Describe it."))
         self.worker = Worker(self.theirs, setup)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
         self.channel.send(Load())
+        if begin:
+            self.channel.send(Begin())
 
     def _run(self):
         try:

@@ -35,6 +35,9 @@ class FakeCrew:
         self.joining = 0
         return came
 
+    def begin(self, member):
+        member.begun = True
+
     def send(self, member, message):
         self.sent[member.name].append(message)
 
@@ -42,20 +45,31 @@ class FakeCrew:
         events, self.events = self.events, []
         return events
 
+    def begun(self):
+        return [member.begun for member in self.members]
+
     def batches(self, number):
         return [message for message in self.sent[f"cpu{number}"] if isinstance(message, Batch)]
 
 
 class Desk:
-    """A dispatcher with ``count`` items for ``workers`` of 8 places; more: of an input that goes on."""
+    """A dispatcher with ``count`` items for ``workers`` of 8 places.
 
-    def __init__(self, count, workers=2, more=False):
+    Args:
+        more: the input goes on.
+        states: of the workers; ready, where it says nothing.
+    """
+
+    def __init__(self, count, workers=2, more=False, states=(), **given):
         self.crew, self.said = FakeCrew(workers), []
+        for member, state in zip(self.crew.members, states):
+            member.state = state
+        self.crew.assembled = {"ready"}.issuperset(states)
         schedule = make_schedule("dynamic", list(self.crew.sent), 8)
         schedule.extend(items(count))
         if not more:
             schedule.complete()
-        settings, precision = Settings(batch_size=8), Precision("fp32")
+        settings, precision = Settings(batch_size=8, **given), Precision("fp32")
         self.dispatcher = Dispatcher(settings, schedule, self.crew, precision, self.said.append)
         self.dispatcher.hand_out()
 
@@ -76,6 +90,45 @@ def test_no_worker_takes_what_another_could_begin_with():
     desk = Desk(16)
     counts = [sum(len(batch.items) for batch in desk.crew.batches(number)) for number in (0, 1)]
     assert sum(counts) == 16 and max(counts) - min(counts) <= 4
+
+
+def test_who_has_loaded_prepares_its_own_part_and_begins_with_the_last():
+    desk = Desk(30, workers=3, states=("ready", "warming", "loading"))
+    assert [sum(len(one.items) for one in desk.crew.batches(number)) for number in range(3)] == [8, 8, 0]
+    assert desk.crew.begun() == [False] * 3 and desk.dispatcher.began is None
+    desk.crew.members[1].state = desk.crew.members[2].state = "ready"
+    desk.crew.assembled = True
+    desk.dispatcher.hand_out()
+    assert [item.index for one in desk.crew.batches(2) for item in one.items] == list(range(20, 28))
+    assert desk.crew.begun() == [True] * 3 and desk.dispatcher.began
+
+
+def test_who_starts_each_for_itself_begins_alone_and_takes_what_is_there():
+    desk = Desk(30, workers=3, states=("ready", "loading", "loading"), start="each")
+    assert desk.crew.begun() == [True, False, False]
+    assert sum(len(one.items) for one in desk.crew.batches(0)) == 8
+
+
+def test_what_a_worker_held_that_died_before_it_began_is_handed_out_again():
+    desk = Desk(8, workers=2, states=("warming", "loading"))
+    [batch] = desk.crew.batches(0)
+    desk.crew.members[0].state = "pausing"
+    assert desk.hear(0, Died("it was killed", False)) == []
+    desk.crew.members[0].state = "warming"
+    desk.dispatcher.hand_out()
+    _, again = desk.crew.batches(0)
+    assert again.items == batch.items and again.lease != batch.lease and not again.alone
+
+
+def test_a_worker_that_follows_one_that_had_begun_begins_as_soon_as_it_is_ready():
+    desk = Desk(40, workers=2)
+    first = desk.crew.members[0]
+    first.state, first.begun = "loading", False
+    desk.dispatcher.hand_out()
+    assert not first.begun
+    first.state = "ready"
+    desk.dispatcher.hand_out()
+    assert first.begun
 
 
 def test_nobody_is_given_more_than_two_fills_of_its_engine():

@@ -32,7 +32,7 @@ def test_a_run_says_where_the_time_went_until_its_first_caption(tmp_path):
     parts = totals["until_first_caption"]
     assert list(parts) == [
         "interpreter", "imports", "finding the model", "input", "worker's process", "loaders", "libraries",
-        "turn to load", "model", "check", "other workers", "first pictures", "first caption",
+        "turn to load", "model", "check", "warm-up", "other workers", "first pictures", "first caption",
     ]  # fmt: skip
     assert all(seconds >= 0 for seconds in parts.values())
     assert totals["first_caption"] < sum(parts.values()) < wall

@@ -14,6 +14,7 @@ from caption.item import Item
 from caption.messages import (
     Adapted,
     Batch,
+    Begin,
     Broken,
     Captioned,
     Drain,
@@ -23,6 +24,7 @@ from caption.messages import (
     Loaded,
     NotLoaded,
     Prepared,
+    Ready,
     Refused,
     Started,
     Stats,
@@ -53,10 +55,10 @@ def bench(monkeypatch):
 def with_engine(bench, monkeypatch):
     """with_engine(...): a worker started with a FakeEngine of these arguments."""
 
-    def start(**arguments):
+    def start(begin=True, **arguments):
         engine = FakeEngine(bench.log, **arguments)
         monkeypatch.setattr(caption.engine, "load_engine", lambda options: engine)
-        bench.start()
+        bench.start(begin=begin)
         return engine
 
     return start
@@ -81,10 +83,42 @@ def test_the_way_from_hello_to_left(bench, with_engine):
     refs = bench.give(3)
     bench.finish()
     kinds = [type(entry).__name__ for entry in bench.log if type(entry) is not tuple]
-    assert kinds == ["Hello", "Loaded", "Started", "Captioned", "Left"]
+    assert kinds == ["Hello", "Loaded", "Ready", "Started", "Captioned", "Left"]
     assert bench.sent(Loaded)[0].facts == {"engine": "fake"}
     results = [(one.ref, one.caption, one.tokens, one.flags) for one in bench.sent(Captioned)[0].results]
     assert results == [(ref, f"picture {ref}.", 2, ()) for ref in refs]
+
+
+def test_pictures_are_prepared_before_it_may_begin_and_enter_the_engine_afterwards(bench, with_engine, loader):
+    with_engine(begin=False)
+    refs = bench.give(3)
+    bench.wait(lambda: bench.sent(Ready) and loader.loading == 3)
+    assert bench.log.index(("warm up", ())) > bench.log.index(bench.sent(Loaded)[0])
+    loader.answers = [prepared(ref) for ref in refs]
+    bench.wait(lambda: loader.loading == 0)
+    time.sleep(0.1)
+    assert bench.groups() == []
+    bench.channel.send(Begin())
+    bench.wait_for_results(3)
+    bench.finish()
+    assert bench.captioned() == refs
+
+
+def test_a_drain_before_it_may_begin_leaves_all_that_it_holds(bench, with_engine, loader):
+    with_engine(begin=False)
+    refs = bench.give(3)
+    bench.wait(lambda: loader.loading == 3)
+    loader.answers = [prepared(ref) for ref in refs]
+    bench.channel.send(Drain())
+    bench.end()
+    assert bench.groups() == [] and len(bench.sent(Left)) == 1
+
+
+def test_a_device_that_fails_while_it_warms_up_is_the_last_word(bench, with_engine):
+    with_engine(cold=RuntimeError("CUDA error: unspecified launch failure"))
+    bench.end()
+    assert [one.message for one in bench.sent(Broken)] == ["RuntimeError: CUDA error: unspecified launch failure"]
+    assert bench.sent(Ready) == bench.sent(Left) == []
 
 
 def test_what_an_item_asks_for_itself_reaches_the_engine(bench, with_engine, monkeypatch):

@@ -135,6 +135,9 @@ class Engine(Protocol):
     def busy(self) -> int:
         """How many requests it holds."""
 
+    def warm_up(self) -> None:
+        """Do what a device does only once, such as making kernels and taking memory, before the first pictures come."""
+
     def admit(self, requests: Iterable[Request]) -> None:
         """Take requests in. Raises ValueError for more than `free`, and then takes none."""
 

@@ -76,7 +76,7 @@ class ModelEngine:
         self.options, self.fallback = options, fallback
         self.model, self.dtype, self.pad_id = loaded.model, loaded.dtype, loaded.pad_id
         self.adapters = loaded.adapters or Adapters(self.model, options)
-        self.tokenizer = loaded.processor.tokenizer
+        self.processor, self.tokenizer = loaded.processor, loaded.processor.tokenizer
         self.image_processor = type(loaded.processor.image_processor).__name__
 
     @property
@@ -86,6 +86,9 @@ class ModelEngine:
     @property
     def free(self) -> int:
         raise NotImplementedError
+
+    def warm_up(self) -> None:
+        """Nothing here is done only once."""
 
     def adapt(self, adapter: Adapter | None) -> None:
         """Caption with another adapter from now on, or with none. Raises DoesNotFit, and is without one then."""

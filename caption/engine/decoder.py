@@ -10,6 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from caption.engine import attention
 from caption.engine.families import fit_positions
 from caption.engine.graph import Graphs
+from caption.engine.look import Look
 from caption.engine.prefill import Prefilled
 from caption.engine.rows import Rows, Unsupported
 from caption.engine.sampling import NonFiniteWatch
@@ -20,6 +21,7 @@ NEVER = NonFiniteWatch.NEVER
 VIEWS = (256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768)
 CPU_VIEW = 64
 PART = 4  # all rows are computed, or a fourth of them, or a fourth of those, …
+WORTH_CAPTURE = 32  # steps to come, of a GPU: so many of fewer rows make up for the capture of one
 
 
 class Text(NamedTuple):
@@ -44,6 +46,7 @@ class Decoder:
         self.graphs = Graphs() if graphs else None
         self.rows = self.capacity = 0
         self.filled: dict[int, int] = {}  # row -> places of the cache it has taken, at most
+        self.until: dict[int, int] = {}  # row -> places that it takes at its limit
         self.penalized: set[int] = set()  # rows of texts that have a penalty of their own
         self.cache: SlotCache | None = None
         self.ends: tuple[int, ...] | None = None
@@ -66,7 +69,8 @@ class Decoder:
             # Rows that have been here go on without a history: nothing in it is penalized.
             self.state.ids, self.state.lengths = self.state.new[:, :0].clone(), torch.zeros_like(self.state.steps)
         limits = [text.limit for text in texts]
-        self._grow(rows, [length + limit for length, limit in zip(group.lengths, limits)], limits, group)
+        until = [length + limit for length, limit in zip(group.lengths, limits)]
+        self._grow(rows, until, limits, group)
         if group.ends != self.ends:
             self.ends, self.end_ids = group.ends, torch.tensor(group.ends, dtype=torch.int64, device=self.device)
             self._moved()
@@ -94,6 +98,7 @@ class Decoder:
             ours = self.inputs[name]
             ours[place] = grown(value, 0, *ours.shape[1:])
         self.filled.update(zip(rows, group.lengths))
+        self.until.update(zip(rows, until))
         self.since.update(dict.fromkeys(rows, self.turn))
 
     def _there(self, figures: list, dtype: torch.dtype = torch.int64) -> torch.Tensor:
@@ -191,10 +196,13 @@ class Decoder:
 
     def _part(self, row: int) -> int:
         """How many rows are computed where `row` is the last with a text: few sizes, as each costs a captured graph."""
-        part = self.slots
-        while part // PART > row:
-            part //= PART
-        return part
+        return min(count for count in self._parts() if count > row)
+
+    def _parts(self) -> list[int]:
+        parts = [self.slots]
+        while parts[-1] // PART:
+            parts.append(parts[-1] // PART)
+        return parts
 
     def compact(self) -> dict[int, int]:
         """Move texts into lower rows where fewer rows are computed then. Return the new row by the old."""
@@ -211,7 +219,7 @@ class Decoder:
         if not self.kernels:
             self.state.positions[source] = 0
         for row, place in moved.items():
-            self.filled[place] = self.filled.pop(row)
+            self.filled[place], self.until[place] = self.filled.pop(row), self.until.pop(row)
             self.since[place] = self.turn
         self.penalized = {moved.get(row, row) for row in self.penalized}
         return moved
@@ -236,12 +244,15 @@ class Decoder:
 
     # ---- steps ----
 
-    def run(self, steps: int) -> None:
-        """Make up to `steps` tokens in each row; rows that have come to their end stand still."""
+    def run(self, steps: int, filling: bool = False) -> None:
+        """Make up to `steps` tokens in each row; rows that have come to their end stand still.
+
+        filling: more texts are about to move in.
+        """
         if not self.filled:
             return
         view = self.capacity if self.kernels else min(self.view(max(self.filled.values()) + steps), self.capacity)
-        part = self.rows if self.inner.config.is_encoder_decoder else self._part(max(self.filled))
+        part = self._computed(view, filling)
         for _ in range(steps):
             if self.graphs:
                 self.graphs.run((view, part, self.looks_back), self._step, self.state.live)
@@ -252,6 +263,17 @@ class Decoder:
         self.turn += 1
         if self.device.type == "cuda":
             self.looks.append(Look(self.state, self.turn))
+
+    def _computed(self, view: int, filling: bool) -> int:
+        """How many rows a step computes. What is captured already serves as long as no other is worth its capture."""
+        if self.inner.config.is_encoder_decoder or (filling and self.graphs):
+            return self.rows
+        part = self._part(max(self.filled))
+        to_come = max(self.until[row] - places for row, places in self.filled.items())
+        if not self.graphs or to_come >= WORTH_CAPTURE:
+            return part
+        larger = (count for count in self._parts() if count >= part and (view, count, self.looks_back) in self.graphs)
+        return min(larger, default=part)
 
     def _step(self, view: int, part: int, looks_back: bool) -> None:
         state = SimpleNamespace(**{name: tensor[:part] for name, tensor in vars(self.state).items()})
@@ -340,7 +362,7 @@ class Decoder:
         """Free these rows, which have `ended`. Return each one's tokens, and the first step with a flaw, or NEVER."""
         taken = [self.seen.text(row) for row in rows]
         for row, (_, flaw) in zip(rows, taken):
-            del self.filled[row]
+            del self.filled[row], self.until[row]
             self.penalized.discard(row)
             if flaw != NEVER and not self.kernels:
                 self.cache.clear(row)
@@ -348,42 +370,18 @@ class Decoder:
             self.state.positions[self._there(rows)] = 0  # within any view
         return taken
 
+    def drop(self) -> None:
+        """Let go of all texts as they are. The cache stays, and what was captured."""
+        if self.filled:
+            self.state.live.zero_()
+            self.state.positions.zero_()
+        for kept in (self.filled, self.until, self.since, self.penalized, self.looks):
+            kept.clear()
+        self.seen = None
+
 
 def _range(state: SimpleNamespace, window: int | None) -> torch.Tensor:
     """int32[rows, 1, 1, 2]: first place and end of what each row sees."""
     end = torch.where(state.live, state.positions + 1, 0)
     first = (end - window).clamp(min=0) if window else torch.zeros_like(end)
     return torch.stack([first, end], 1).to(torch.int32)[:, None, None]
-
-
-class Look:
-    """What stood in the state after steps had run, copied to the host while the device goes on."""
-
-    def __init__(self, state: SimpleNamespace, turn: int):
-        self.turn = turn
-        self.alive: list[int] | None = None  # by row; known once it is here
-        figures = torch.cat([torch.stack([state.live.long(), state.steps, state.flawed], 1), state.new], 1)
-        self.event = None
-        if figures.is_cuda:
-            self.figures = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
-            self.figures.copy_(figures, non_blocking=True)
-            self.event = torch.cuda.Event()
-            self.event.record()
-        else:
-            self.figures = figures
-
-    def arrived(self) -> bool:
-        return self.event is None or self.event.query()
-
-    def live(self, row: int) -> bool:
-        """Waits until it is here."""
-        if self.alive is None:
-            if self.event is not None:
-                self.event.synchronize()
-            self.alive = self.figures[:, 0].tolist()
-        return bool(self.alive[row])
-
-    def text(self, row: int) -> tuple[list[int], int]:
-        """The tokens made, and the first step with a flaw."""
-        _, steps, flaw, *ids = self.figures[row].tolist()
-        return ids[:steps], flaw

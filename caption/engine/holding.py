@@ -30,6 +30,9 @@ class HoldingEngine:
     def busy(self) -> int:
         return len(self.held)
 
+    def warm_up(self) -> None:
+        """Nothing here is done only once."""
+
     def admit(self, requests: Iterable[Request]) -> None:
         requests = list(requests)
         if len(requests) > self.free:

@@ -9,6 +9,7 @@ import torch
 from caption.engine import Answer, EngineOptions, Refusal, Request
 from caption.engine.base import AUTO_SLOTS, Loaded, ModelEngine
 from caption.engine.decoder import Decoder, Text
+from caption.engine.dummy import dummy_requests
 from caption.engine.errors import DoesNotLoad, classify
 from caption.engine.memory import MOST_TOKENS, Cards
 from caption.engine.prefill import Prefill, Prefilled
@@ -20,6 +21,7 @@ FEWER_STEPS = 2  # also while slots stand empty for want of prompts: a step comp
 FIRST_SLOTS, FIRST_TOKENS = 128, 4096  # where memory decides, until a group was measured
 REFILL = 4  # slots are refilled when one in so many is free: a larger group is prefilled faster,
 GROUP = 16  # but one of so many no more
+UNEVEN = 4  # larger groups on a GPU are multiples of it: attention is planned anew for each number of rows
 WAITING = 2  # groups at most that wait in the engine
 BACKLOG = 2  # groups that could move in at once
 
@@ -42,15 +44,33 @@ class SlotEngine(ModelEngine):
         self.prefill_tokens = MOST_TOKENS  # of one group, padding included
         self.reset()
 
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        if not self.beside:
+            return
+        try:
+            self.admit(dummy_requests(self.options, self.processor, FIRST_TOKENS)[: self.free])
+            self.step()
+            self.decoder.run(1, filling=True)
+            self._wait_for_device()
+        except Exception:  # whatever it is, the first pictures meet it too, and are told of
+            self.reset()
+            return
+        self.decoder.drop()
+        self._forget()
+
     def describe(self) -> dict:
         text = self.model.config.get_text_config(decoder=True)
         return {**super().describe(), "attention": text._attn_implementation, "graphs": self.graphs}
 
-    def reset(self) -> None:
+    def _forget(self) -> None:
         self.waiting: list[Request] = []
         self.held: dict[int, Request] = {}  # by slot
         self.apart: set[Hashable] = set()  # keys of a group that failed: one of them is to blame
         self.refused: list[Refusal] = []
+
+    def reset(self) -> None:
+        self._forget()
         self.moved_in = None  # the event behind the latest group's last reading
         self.fitting = MOST_TOKENS  # prompts like the latest in one group
         self._start(self.options.batch_size or (FIRST_SLOTS if self.memory else AUTO_SLOTS))
@@ -101,7 +121,7 @@ class SlotEngine(ModelEngine):
         and not all at once."""
         group = self._next_group() if self.waiting else []
         empty = min(len(self.waiting), self.slots - len(self.held))
-        self.decoder.run(FEWER_STEPS if group and empty >= BACKLOG * len(group) else GPU_STEPS)
+        self.decoder.run(FEWER_STEPS if group and empty >= BACKLOG * len(group) else GPU_STEPS, filling=bool(group))
         if group:
             self._prefill(group)
 
@@ -115,7 +135,10 @@ class SlotEngine(ModelEngine):
         most = FIRST_TOKENS if self.memory and not self.memory.measured else self.prefill_tokens
         fits = [count for count, length in enumerate(longest, 1) if count * length <= most]
         self.fitting = max(1, most // longest[-1])
-        return group[: min(fits[-1] if fits else 1, self.slots - len(self.held))]
+        count = min(fits[-1] if fits else 1, self.slots - len(self.held))
+        if self.beside and UNEVEN < count < self.fitting:
+            count -= count % UNEVEN
+        return group[:count]
 
     def _prefill(self, requests: list[Request]) -> bool:
         """Run a group's prompts and let its texts in. False where some of those that are held must end before."""

@@ -1,0 +1,24 @@
+"""Requests that nobody made, for what is to be tried before pictures come."""
+
+import numpy as np
+from PIL import Image
+
+from caption.engine import EngineOptions, Request
+from caption.engine.checkpoint import read_config
+from caption.engine.picture import fit
+from caption.engine.prompt import Prompter, find_image_token_id
+
+SIZE = (640, 480)  # as usual as any
+
+
+def dummy_requests(options: EngineOptions, processor, tokens: int) -> list[Request]:
+    """Pictures of noise, all the same, with the run's prompt: as many as have so many tokens, but one at least.
+
+    Raises what the processor raises.
+    """
+    image_token = find_image_token_id(read_config(options.model))
+    prompter = Prompter(processor, image_token, options.prompt, options.system_prompt)
+    noise = np.random.default_rng(0).integers(0, 255, (*SIZE[::-1], 3), dtype=np.uint8)
+    arrays = prompter(fit(Image.fromarray(noise), options.max_pixels), options.prompt)
+    inputs = {name: np.asarray(value) for name, value in arrays.items()}
+    return [Request(number, inputs, 0) for number in range(max(1, tokens // inputs["input_ids"].shape[1]))]
