@@ -17,13 +17,12 @@ from caption.engine.sampling import signed
 
 STEPS = 8  # tokens a row between two answers at most
 GPU_STEPS = 4  # between two looks at what has ended: enough to do while the host goes on,
-FEWER_STEPS = 2  # also while slots stand empty for want of prompts: a step computes those as well
+FEWER_STEPS = 2  # where another group could move in: slots stand empty for want of prompts, and a step computes those
 FIRST_SLOTS, FIRST_TOKENS = 128, 4096  # where memory decides, until a group was measured
 REFILL = 4  # slots are refilled when one in so many is free: a larger group is prefilled faster,
 GROUP = 16  # but one of so many no more
 UNEVEN = 4  # larger groups on a GPU are multiples of it: attention is planned anew for each number of rows
 WAITING = 2  # groups at most that wait in the engine
-BACKLOG = 2  # groups that could move in at once
 
 
 class SlotEngine(ModelEngine):
@@ -50,7 +49,7 @@ class SlotEngine(ModelEngine):
             return
         try:
             self.admit(dummy_requests(self.options, self.processor, FIRST_TOKENS)[: self.free])
-            self.step()
+            self._prefill(self._next_group())
             self.decoder.run(1, filling=True)
             self._wait_for_device()
         except Exception:  # whatever it is, the first pictures meet it too, and are told of
@@ -117,13 +116,12 @@ class SlotEngine(ModelEngine):
         return refused + self._answers(self.decoder.ended())
 
     def _step_beside(self) -> None:
-        """Some steps, to do for the GPU while the host prepares what follows, and one group: first texts end early,
-        and not all at once."""
+        """One group, and some steps: first texts end early, and not all at once. The steps come last, to do for the GPU
+        while the host looks after what has ended and prepares the next group."""
         group = self._next_group() if self.waiting else []
-        empty = min(len(self.waiting), self.slots - len(self.held))
-        self.decoder.run(FEWER_STEPS if group and empty >= BACKLOG * len(group) else GPU_STEPS, filling=bool(group))
-        if group:
-            self._prefill(group)
+        self._prefill(group)
+        another = min(len(self.waiting), self.slots - len(self.held)) >= max(1, len(group))
+        self.decoder.run(FEWER_STEPS if another else GPU_STEPS, filling=bool(self.waiting))
 
     def _next_group(self) -> list[Request]:
         """The first of those that can be prefilled together, short prompts first."""
