@@ -71,7 +71,7 @@ class Dispatcher:
         self._endings: list[Ending] = []
         self._failure: CaptionError | None = None
         self._deserted: tuple[str, float] | None = None  # seat that went last, and when, while others may still come
-        self.draining = False
+        self._may_begin = self.draining = False
         self.began: float | None = None
         self.first_start: float | None = None
         self.adapter_loads, self.adapter_seconds = 0, 0.0
@@ -101,22 +101,21 @@ class Dispatcher:
         self._let_begin()
         working = {member.name for member in self._crew.members if not member.gone}
         hungry = [member for member in self._crew.members if member.loaded]
-        sharing = len(hungry) if self.began or self._settings.start == "each" else len(working)
+        sharing = len(hungry) if self._may_begin else len(working)
         # A batch each in turn: the first must not take what the others could begin with.
         while hungry and (self._schedule.pending or self._suspects):
             hungry = [member for member in hungry if self._feed(member, working, sharing)]
 
     def _let_begin(self) -> None:
-        if not (self.began or self._settings.start == "each" or self._crew.assembled):
-            return
+        self._may_begin = self._may_begin or self._settings.start == "each" or self._crew.assembled
         for member in self._crew.members:
-            if member.state == "ready" and not member.begun:
+            if self._may_begin and member.state == "ready" and not member.begun:
                 self.began = self.began or time.monotonic()
                 self._crew.begin(member)
 
     def _take_in(self) -> None:
         """Workers of machines that have joined; when nobody else is left, they take over all that there is to do."""
-        if not self.began:
+        if not self._may_begin:
             return
         if came := self._crew.take_in():
             self._say(f"{', '.join(member.name for member in came)} joined.")

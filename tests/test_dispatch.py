@@ -258,3 +258,17 @@ def test_when_nobody_joins_in_time_the_run_ends():
     desk.hear(0, Died("its node is gone", final=True, blameless=True), GivenUp("its node is gone", None, True))
     with pytest.raises(NoWorkerLeft, match="no worker has come"):
         desk.dispatcher.hand_out()
+
+
+def test_when_all_are_lost_before_anybody_began_those_that_join_do_all():
+    desk = Desk(20, workers=2, states=("warming", "loading"))
+    desk.crew.patience = 60.0
+    for number in (0, 1):
+        desk.crew.members[number].state = "gone"
+        desk.crew.working = number == 0
+        desk.hear(number, Died("its node is gone", True, True), GivenUp("its node is gone", None, True))
+    desk.crew.assembled = True  # nobody is still on the way
+    desk.dispatcher.hand_out()
+    desk.crew.working, desk.crew.joining = True, 1
+    desk.dispatcher.hand_out()
+    assert desk.crew.members[2].begun and sum(len(one.items) for one in desk.crew.batches(2)) == 16
