@@ -184,7 +184,7 @@ def test_axes_end_above_the_largest_and_have_few_ticks(largest):
 
 def test_a_line_has_a_gap_where_nothing_was_measured():
     drawn = line("a", [1, 2, None, 1], [25, 50, 75, 100], 2)
-    assert drawn.path == "M12.50,50.00L37.50,0.00M87.50,50.00"
+    assert drawn.path == "M12.50,50.00L37.50,0.00M75.00,50.00L100.00,50.00"
     assert drawn.area.count("Z") == 2
 
 
@@ -198,3 +198,10 @@ def test_figures_in_words():
     assert [number(value) for value in (0, 0.25, 1.44, 12.4, 3400, 1_250_000)] == [
         "0", "0.25", "1.4", "12", "3,400", "1.25 M",
     ]  # fmt: skip
+
+
+def test_a_bin_that_was_measured_alone_is_drawn_across_all_of_it():
+    drawn = line("a", [None, 40.0, None, 10.0, 20.0], [20, 40, 60, 80, 100], 100)
+    assert drawn.path == "M20.00,60.00L40.00,60.00M70.00,90.00L90.00,80.00"
+    assert drawn.area.startswith("M20.00,100L20.00,60.00L40.00,60.00L40.00,100Z")
+    assert line("a", [50.0], [100], 100).path == "M0.00,50.00L100.00,50.00"

@@ -74,7 +74,7 @@ def time_ticks(seconds: float) -> list[Tick]:
 
 
 def line(kind: str, values: Sequence[float | None], ends: Sequence[float], top: float) -> Series:
-    """A line through the middles of bins.
+    """A line through the middles of bins; across a bin that stands by itself.
 
     Args:
         values: of each bin, or None where nothing was measured.
@@ -82,16 +82,24 @@ def line(kind: str, values: Sequence[float | None], ends: Sequence[float], top: 
         top: the value at the upper end.
     """
     begins = [0.0, *ends[:-1]]
-    pieces: list[list[tuple[float, float]]] = [[]]
+    bins: list[list[tuple[float, float, float]]] = [[]]
     for value, begin, end in zip(values, begins, ends):
         if value is not None:
-            pieces[-1].append(((begin + end) / 2, 100 - 100 * value / top))
-        elif pieces[-1]:
-            pieces.append([])
-    pieces = [piece for piece in pieces if piece]
+            bins[-1].append((begin, end, 100 - 100 * value / top))
+        elif bins[-1]:
+            bins.append([])
+    pieces = [_through(piece) for piece in bins if piece]
     lines = ["L".join(f"{x:.2f},{y:.2f}" for x, y in piece) for piece in pieces]
     areas = [f"M{piece[0][0]:.2f},100L{line}L{piece[-1][0]:.2f},100Z" for piece, line in zip(pieces, lines)]
     return Series(kind, "".join(f"M{line}" for line in lines), "".join(areas))
+
+
+def _through(bins: Sequence[tuple[float, float, float]]) -> list[tuple[float, float]]:
+    """bins: begin, end, y."""
+    if len(bins) == 1:
+        [(begin, end, y)] = bins
+        return [(begin, y), (end, y)]
+    return [((begin + end) / 2, y) for begin, end, y in bins]
 
 
 def histogram(spreads: dict[str, Spread], unit: str, rest: float = 0.005, step: float = 0.0) -> Chart | None:
