@@ -83,7 +83,7 @@ def test_the_way_from_hello_to_left(bench, with_engine):
     refs = bench.give(3)
     bench.finish()
     kinds = [type(entry).__name__ for entry in bench.log if type(entry) is not tuple]
-    assert kinds == ["Hello", "Loaded", "Ready", "Started", "Captioned", "Left"]
+    assert kinds == ["Hello", "Loaded", "Stats", "Ready", "Started", "Captioned", "Left"]
     assert bench.sent(Loaded)[0].facts == {"engine": "fake"}
     results = [(one.ref, one.caption, one.tokens, one.flags) for one in bench.sent(Captioned)[0].results]
     assert results == [(ref, f"picture {ref}.", 2, ()) for ref in refs]
