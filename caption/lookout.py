@@ -58,7 +58,7 @@ class Lookout:
         self._states: dict[str, str] = {}
         self._stats = StatsFile(out, run, settings.stats_every)
         self._monitor = Monitor(seats, out)
-        self._all = Rate()
+        self._all, self._pace = Rate(), Rate()
         self._images: dict[str, Rate] = defaultdict(Rate)
         self._late: dict[str, Rate] = defaultdict(Rate)
         self._next_look = self._next_line = 0.0
@@ -112,12 +112,14 @@ class Lookout:
         self._progress.close()
 
     def _with_rates(self, snapshot: Snapshot, now: float) -> Snapshot:
-        if not snapshot.seconds:  # nothing has been handed out: the loading of the model is no part of a rate
+        if not snapshot.seconds:  # nobody has begun: the loading of the model is no part of a rate
             return snapshot
         workers = [self._worker_with_rates(worker, now) for worker in snapshot.workers]
         minute = self._all.add(now, snapshot.images)
         rate = minute if snapshot.seconds > _RATE_SPAN else snapshot.whole_rate
-        return dataclasses.replace(snapshot, workers=workers, rate=rate)
+        # Engines that fill at the beginning end nothing, though they work: that says nothing of what is to come.
+        pace = self._pace.add(now, snapshot.images) if snapshot.images else 0.0
+        return dataclasses.replace(snapshot, workers=workers, rate=rate, pace=pace)
 
     def _worker_with_rates(self, worker: WorkerSnapshot, now: float) -> WorkerSnapshot:
         waited = worker.seconds.get("preprocessing", 0.0) + worker.seconds.get("starved", 0.0)

@@ -47,10 +47,11 @@ class Snapshot:
     before: items done before this run.
     done, failed: items of this run.
     flagged: captions of this run that the guard doubts.
-    seconds: since the first hand-out of this run; 0 before it.
+    seconds: since the first worker of this run began; 0 before that.
     bytes_to_come: of disk that the rest will take; 0 if not known yet.
     errors, flags: failed items by class; how often each flag was set.
     rate: images/s over the last minute.
+    pace: the same, less the time before the first image ended; 0 until that says something.
     rounds: of a lockstep run.
     ended: nothing more is done in this run, so there is no time left to tell.
     """
@@ -66,6 +67,7 @@ class Snapshot:
     errors: Counter = field(default_factory=Counter)
     flags: Counter = field(default_factory=Counter)
     rate: float = 0.0
+    pace: float = 0.0
     rounds: Rounds | None = None
     ended: bool = False
 
@@ -87,4 +89,4 @@ class Snapshot:
     @property
     def seconds_left(self) -> float | None:
         """At the pace of the last minute; None if that can't be told."""
-        return self.left / self.rate if self.left and self.rate > 0 and not self.ended else None
+        return self.left / self.pace if self.left and self.pace > 0 and not self.ended else None

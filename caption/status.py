@@ -111,7 +111,7 @@ def _progress(state: JobState, columns: int) -> list[str]:
     seconds = (state.captioned + state.failed) / state.run_rate if state.run_rate else 0.0
     snapshot = Snapshot(
         total=state.total, before=0, done=state.captioned, failed=state.failed, flagged=state.flagged,
-        seconds=seconds, rate=state.rate or 0.0,
+        seconds=seconds, rate=state.rate or 0.0, pace=state.rate or 0.0,
     )  # fmt: skip
     bar, pace = totals(snapshot, columns)
     if state.state != "running":

@@ -160,7 +160,7 @@ def test_it_asks_for_figures_five_times_a_second_however_often_it_is_called(look
     assert 45 <= len(asked) <= 51
 
 
-def test_a_warning_is_shown_and_logged_and_the_pace_counts_from_the_first_hand_out(looking, clock, tmp_path):
+def test_a_warning_is_shown_and_logged_and_the_pace_counts_from_the_begin(looking, clock, tmp_path):
     with log_into(tmp_path / "log", "text"):
         looking.look(lambda: snapshot(0))
         clock.now += 600  # the model loads
@@ -175,6 +175,16 @@ def test_a_warning_is_shown_and_logged_and_the_pace_counts_from_the_first_hand_o
     assert "WARNING run    Warning: RAM is short" in log and "gpu0   ready, process 7" in log
     last = entries(tmp_path)[-1]
     assert (last["images_per_second_minute"], last["images_per_second_run"]) == (4.0, 4.0)
+
+
+def test_the_time_left_does_not_count_what_passed_before_the_first_had_ended(looking, clock):
+    shown = []
+    looking._progress.show = lambda snapshot, load, last: shown.append(snapshot)
+    for second in range(31):  # nothing for 10 s, then an image a second
+        looking.look(partial(snapshot, max(0, second - 10), seconds=second + 0.1))
+        clock.now += 1
+    assert all(one.seconds_left is None for one in shown[:12])
+    assert [shown[second].seconds_left for second in (12, 20, 30)] == pytest.approx([898, 890, 880])
 
 
 def test_time_without_pictures_is_a_share_of_the_last_minute(looking, clock):

@@ -44,7 +44,7 @@ def test_all_figures_are_served_with_names_and_units_of_prometheus(served):
     assert read(port) == {}, "nothing is known yet"
     workers = [WorkerSnapshot("gpu0", "ready", "generating", 90, 3, {"generating": 8.5})]
     snapshot = Snapshot(
-        1000, 100, 90, 3, workers, 7, 10.0, 5000, Counter(Truncated=3), Counter({"cut-off": 7}), rate=9.5
+        1000, 100, 90, 3, workers, 7, 10.0, 5000, Counter(Truncated=3), Counter({"cut-off": 7}), rate=9.5, pace=9.5
     )
     metrics.show(snapshot, Load(MachineLoad(25.0, 8, 64, 99), {"GPU-a": GpuLoad(98, 60, 80, None)}))
     assert read(port) == {

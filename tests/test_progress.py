@@ -118,7 +118,9 @@ def snapshot(
         )
         for name in names
     ]
-    return Snapshot(total, before, done, failed, workers, flagged=567, seconds=done / 9000, rate=rate, rounds=rounds)
+    return Snapshot(
+        total, before, done, failed, workers, flagged=567, seconds=done / 9000, rate=rate, pace=rate, rounds=rounds
+    )
 
 
 GPU = GpuLoad(use=98, used=61_200_000_000, total=141_000_000_000, celsius=67)
