@@ -19,7 +19,7 @@ class Outcome:
         errors: failed items by class; flags: how often each flag was set.
         adapter_loads: how often a worker took another LoRA adapter, and adapter_seconds, how long that took.
         flagged: captions that the guard doubts.
-        seconds: from the first hand-out to the last caption.
+        seconds: from when its first worker began to the last caption.
         first_caption: seconds from the start of the run to its first row, or None.
         until_first_caption: seconds from the command to that, part by part in their order.
         total_seconds: from the start of the run to the end of its workers.

@@ -4,7 +4,7 @@ An entry is a row for the run, then one a worker with the same ``time``. Entries
 but at most one a second and at least one in ten seconds; a last one in any case when the workers have ended.
 
 The run's row: ``time`` (Unix), ``run`` (1 for the folder's first; its entry in ``run.json`` is ``runs[run - 1]``),
-``seconds`` (since this run's first hand-out, 0 before), ``total`` (images of the input, null while they are counted),
+``seconds`` (since its first worker began, 0 before), ``total`` (images of the input, null while they are counted),
 ``before`` (of these, done before this run), ``images`` (ended in this run, in one way or the other), ``failures`` and
 ``flagged`` (of these), ``errors`` and ``flags`` (counts by name), ``images_per_second`` (since the entry before),
 ``images_per_second_minute``, ``images_per_second_run``, ``cpu_percent`` (of all cores), ``ram_used``, ``ram_total``,

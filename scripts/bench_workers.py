@@ -6,8 +6,8 @@
 scaling: python -m caption.run on N GPUs against one of them, from JPEG files to rows on disk: the same work for each
 GPU (--images on one, N times as many on N), then the same total (N times as many on one). The model has random weights
 at the real one's shape, in fp16, and each caption a length of its own (see bench_engine.py). All runs have as many
-loaders a GPU as N GPUs leave room for. images/s count from the first hand-out to the last caption. total: of these, the
-same total only.
+loaders a GPU as N GPUs leave room for. images/s count from when the first worker began to the last caption. total: of
+these, the same total only.
 --small: workers whose engine only waits, 10 ms a picture, so that the ratio is that of everything around the engine.
 
 start: the embedded model on drawn scenes, for the parts of the time until the first caption; the other runs print

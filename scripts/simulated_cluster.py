@@ -124,7 +124,7 @@ class Figures:
     """What one run came to.
 
     Attributes:
-        images, seconds: from the first hand-out to the last caption.
+        images, seconds: from when its first worker began to the last caption.
         coordinator: seconds of CPU in it.
         tail: seconds from when the first GPU had nothing left to do until the last caption.
         steady: images/s while all slots are full; share: of one core, that the coordinator takes in that time;
@@ -321,7 +321,7 @@ def run(
     full: float = 12.0,
     **deaths,
 ) -> Figures:
-    """Simulates one run, from the first hand-out to the last caption.
+    """Simulates one run, from when its first worker began to the last caption.
 
     Args:
         pictures: a list of so many ``images``, which are not there; the record is written beside it.

@@ -79,7 +79,7 @@ class Job:
 
     @cached_property
     def rate(self) -> float | None:
-        """Images a second from the first hand-out to the last caption; None where no run says."""
+        """Images a second from when its first worker began to the last caption; None where no run says."""
         images = seconds = 0.0
         for place, run in enumerate(self.folder.runs):
             totals = run.get("totals") or {}

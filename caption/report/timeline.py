@@ -60,7 +60,7 @@ class Run:
 
     Attributes:
         start: seconds of work in all runs before it.
-        length: seconds from its begin to its last entry; working: since its first hand-out.
+        length: seconds from its begin to its last entry; working: since its first worker began.
         images: done or failed in it.
         stages: of each worker, its seconds by stage; see messages.Stats.
     """
