@@ -375,6 +375,8 @@ class Decoder:
         if self.filled:
             self.state.live.zero_()
             self.state.positions.zero_()
+        for row in () if self.kernels else self.filled:
+            self.cache.clear(row)
         for kept in (self.filled, self.until, self.since, self.penalized, self.looks):
             kept.clear()
         self.seen = None
