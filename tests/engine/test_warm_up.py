@@ -72,10 +72,11 @@ class OneStream(SlotEngine):
         self.decoder.admit(group, slots, texts)
 
 
+@pytest.mark.parametrize("changes", [{}, {"repetition_penalty": 1.5, "temperature": 0.8}])
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "smolvlm", "florence2"])
-def test_a_group_of_noise_before_the_first_pictures_changes_no_text(checkpoint, name, monkeypatch):
+def test_a_group_of_noise_before_the_first_pictures_changes_no_text(checkpoint, name, changes, monkeypatch):
     monkeypatch.setattr(dummy, "SIZE", (90, 60))
-    settings = options(checkpoint(name), batch_size=9)
+    settings = options(checkpoint(name), batch_size=9, **changes)
     requests, loaded = requests_for(settings.model, name, 24, limits=(10, 4, 7)), load(settings)
     set_ends(loaded.model, [])
     cold, warm = OneStream(settings, loaded), OneStream(settings, loaded)
