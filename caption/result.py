@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from caption import guard
 from caption.engine import JUDGE, Answer, Scored
 from caption.messages import Result, Setup
 from caption.rating import rating
+
+
+class Inside(NamedTuple):
+    """What is remembered of a picture in the engine. Not its inputs: their memory is the loaders' again, soon."""
+
+    width: int
+    height: int
+    since: float
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
 
 
 def make_result(

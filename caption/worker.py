@@ -16,10 +16,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from caption.channel import ChildChannel
-from caption.engine import OVERFLOW, Adapter, DoesNotFit, Refusal, import_engine
+from caption.engine import OVERFLOW, Adapter, DoesNotFit, Refusal, import_engine, in_words
 from caption.errors import AdapterUnusable, EngineFailed, NoScore, OutOfMemory
 from caption.lanes import Group, Lanes
 from caption.laps import Laps
@@ -51,9 +50,10 @@ from caption.messages import (
 from caption.model import with_model_here
 from caption.process import child_socket, leave_stopping_to_parent
 from caption.pulse import Pulse
-from caption.result import make_result
+from caption.result import Inside, make_result
 
 _WAIT = 0.2  # seconds between looks at the mail while there is nothing to do
+_FOLLOWS = 0.02  # seconds in which a batch follows another that was handed out with it
 
 
 class _Unusable(Exception):
@@ -62,18 +62,6 @@ class _Unusable(Exception):
     def __init__(self, last_word: Broken | NotLoaded):
         super().__init__(last_word.message)
         self.last_word = last_word
-
-
-class _Inside(NamedTuple):
-    """What is remembered of a picture in the engine. Not its inputs: their memory is the loaders' again, soon."""
-
-    width: int
-    height: int
-    since: float
-
-    @property
-    def pixels(self) -> int:
-        return self.width * self.height
 
 
 class Worker:
@@ -91,7 +79,7 @@ class Worker:
         self._lanes = Lanes(setup.adapters.run)  # of what is free to join any group
         self._apart: dict[Ref, Group] = {}  # in the loaders, and to run by themselves
         self._groups: deque[list[Prepared]] = deque()  # groups that run by themselves, one after the other
-        self._inside: dict[Ref, _Inside] = {}  # what the engine holds
+        self._inside: dict[Ref, Inside] = {}  # what the engine holds
         self._alone = False  # what is inside runs by itself
         self._capacity = sys.maxsize  # images side by side, as far as memory bears them
         self._borne = 1  # the most that it has borne
@@ -132,13 +120,15 @@ class Worker:
     def _slots(self) -> int:
         return min(self._engine.slots, self._capacity) if self._engine else 0
 
-    def _read_mail(self, wait: float) -> None:
+    def _read_mail(self, wait: float) -> bool:
+        """Whether there was any, now or within ``wait`` seconds."""
+        read = False
         while True:
             try:
                 message = self._mail.get(timeout=wait) if wait else self._mail.get_nowait()
             except queue.Empty:
-                return
-            wait = 0
+                return read
+            wait, read = 0, True
             if isinstance(message, Batch):
                 self._pulse.enter("preprocessing")
                 self._accept(message)
@@ -192,7 +182,7 @@ class Worker:
             kind = classify(error)
             kind = kind if kind in ("memory", "device") else DoesNotLoad.__name__
             larger = " A model larger than one GPU needs --gpus-per-worker 2 or more" * (kind == "memory")
-            self._channel.send(NotLoaded(kind, _words(error) + larger))
+            self._channel.send(NotLoaded(kind, in_words(error) + larger))
             return False
         self._laps.end("model", time.monotonic() - self._engine.check_seconds)
         self._laps.end("check")
@@ -201,12 +191,14 @@ class Worker:
 
     def _warm_up(self) -> None:
         """The device, while the loaders prepare the first pictures."""
-        self._read_mail(_WAIT)
+        wait = _WAIT
+        while self._read_mail(wait):
+            wait = _FOLLOWS
         self._pulse.enter("loading")
         try:
             self._engine.warm_up()
         except Exception as error:  # nothing is inside that could be to blame
-            raise _Unusable(Broken(_words(error))) from error
+            raise _Unusable(Broken(in_words(error))) from error
         self._laps.end("warm-up")
         self._pulse.enter("waiting")
         self._channel.send(self._pulse.stats())  # it may know by now how many it can hold
@@ -324,7 +316,7 @@ class Worker:
         now, requests = time.monotonic(), []
         for prepared in group:
             item = self._items[prepared.ref]
-            self._inside[prepared.ref] = _Inside(prepared.width, prepared.height, now)
+            self._inside[prepared.ref] = Inside(prepared.width, prepared.height, now)
             requests.append(Request(prepared.ref, prepared.inputs, item.seed, item.max_new_tokens, item.penalty))
         self._engine.admit(requests)
 
@@ -334,7 +326,7 @@ class Worker:
 
         kind = classify(error)
         if kind == "device" or not self._inside:  # or it was the change of the adapter that failed
-            raise _Unusable(Broken(_words(error)))
+            raise _Unusable(Broken(in_words(error)))
         if kind == "model":
             raise _Unusable(NotLoaded(type(error).__name__, str(error)))
         inside = dict(self._inside)
@@ -354,9 +346,9 @@ class Worker:
             self._refuse(ref, alone, name, error)
         self._pulse.steps += 1
 
-    def _refuse(self, ref: Ref, alone: _Inside, name: str, error: Exception) -> None:
+    def _refuse(self, ref: Ref, alone: Inside, name: str, error: Exception) -> None:
         del self._items[ref]
-        self._channel.send(Failed((Failure(ref, name, _words(error), alone.pixels),)))
+        self._channel.send(Failed((Failure(ref, name, in_words(error), alone.pixels),)))
 
     def _report(self, answers: list) -> None:
         now, results, overflowed = time.monotonic(), [], []
@@ -382,14 +374,6 @@ class Worker:
     def close(self) -> None:
         if self._loaders:
             self._loaders.close()
-
-
-def _words(error: Exception) -> str:
-    """What an engine's error says, without torch's advice to programmers."""
-    words = f"{type(error).__name__}: {error}"
-    for advice in (" Including non-PyTorch memory", "\nCUDA kernel errors might be", "\nSearch for `cuda"):
-        words = words.partition(advice)[0]
-    return words
 
 
 def main() -> None:

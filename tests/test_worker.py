@@ -463,7 +463,7 @@ def test_places_that_are_empty_for_want_of_pictures_are_counted(bench, with_engi
 
 def test_the_last_word_tells_the_end_from_waiting_for_work(bench, with_engine):
     with_engine()
-    bench.wait(lambda: bench.sent(Loaded))
+    bench.wait(lambda: bench.sent(Ready))
     time.sleep(0.1)
     bench.give(2)
     bench.wait_for_results(2)

@@ -17,6 +17,7 @@ from caption.engine.errors import (
     NotAVisionModel,
     NotFound,
     classify,
+    in_words,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JUDGE", "OVERFLOW", "REFERENCE", "SIMILARITY", "Adapter", "Answer", "DoesNotFit", "DoesNotLoad", "Engine",
     "EngineOptions", "ModelError", "NeedsRemoteCode", "NoSafetensors", "NotAVisionModel", "NotFound", "Preparer",
-    "Refusal", "Request", "Scored", "classify", "import_engine", "is_light", "load_engine", "load_preparer",
+    "Refusal", "Request", "Scored", "classify", "import_engine", "in_words", "is_light", "load_engine", "load_preparer",
 ]  # fmt: skip
 
 

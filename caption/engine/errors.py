@@ -72,3 +72,11 @@ def classify(exception: BaseException) -> str:
     if isinstance(exception, getattr(torch, "AcceleratorError", ())) or DEVICE.search(text):
         return "device"
     return "item"
+
+
+def in_words(exception: BaseException) -> str:
+    """What an exception out of the engine says, without torch's advice to programmers."""
+    words = f"{type(exception).__name__}: {exception}"
+    for advice in (" Including non-PyTorch memory", "\nCUDA kernel errors might be", "\nSearch for `cuda"):
+        words = words.partition(advice)[0]
+    return words
