@@ -67,11 +67,11 @@ class SlotEngine(ModelEngine):
         self.held: dict[int, Request] = {}  # by slot
         self.apart: set[Hashable] = set()  # keys of a group that failed: one of them is to blame
         self.refused: list[Refusal] = []
+        self.fitting = MOST_TOKENS  # prompts like the latest in one group
 
     def reset(self) -> None:
         self._forget()
         self.moved_in = None  # the event behind the latest group's last reading
-        self.fitting = MOST_TOKENS  # prompts like the latest in one group
         self._start(self.options.batch_size or (FIRST_SLOTS if self.memory else AUTO_SLOTS))
 
     def _start(self, slots: int) -> None:

@@ -80,8 +80,10 @@ def test_a_group_of_noise_before_the_first_pictures_changes_no_text(checkpoint, 
     requests, loaded = requests_for(settings.model, name, 24, limits=(10, 4, 7)), load(settings)
     set_ends(loaded.model, [])
     cold, warm = OneStream(settings, loaded), OneStream(settings, loaded)
+    cold.prefill_tokens = warm.prefill_tokens = 90
     warm.warm_up()
-    assert warm.decoder.cache is not None and not warm.busy and not warm.decoder.filled
+    assert warm.decoder.cache is not None and not warm.decoder.filled
+    assert (warm.busy, warm.free) == (0, cold.free)
     assert texts(warm, requests) == texts(cold, requests) == texts(SlotEngine(settings, loaded), requests)
 
 
