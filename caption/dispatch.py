@@ -16,7 +16,7 @@ from caption.leases import Leases
 from caption.log import note
 from caption.messages import Adapted, Batch, Captioned, Drain, Failed, Loaded, Overflowed, Result, Started
 from caption.precision import Precision
-from caption.schedule import LARGEST_BATCH, Schedule, adapter_of, usual_slots
+from caption.schedule import LARGEST_BATCH, Schedule, Standing, adapter_of, usual_slots
 from caption.settings import Settings
 from caption.suspects import Suspects
 
@@ -156,7 +156,8 @@ class Dispatcher:
                 return False
         elif self._give_suspects(member, working):
             return True
-        batch = self._schedule.take(member.name, want, slots, sharing, unstarted, self._leases.all_unstarted)
+        standing = Standing(slots, sharing, unstarted, self._leases.all_unstarted)
+        batch = self._schedule.take(member.name, want, standing)
         if not batch:
             return member.doubtful and self._give_suspects(member, working)
         for item in batch:

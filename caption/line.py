@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from caption.item import Item
-from caption.schedule import LARGEST_BATCH, Schedule
+from caption.schedule import UNKNOWN, Schedule, Standing
 
 
 class Line(Schedule):
@@ -24,10 +24,7 @@ class Line(Schedule):
     def extend(self, items: Sequence[Item]) -> None:
         self._line.extend(items)
 
-    def take(
-        self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0, unstarted: int = 0,
-        all_unstarted: int = 0,
-    ) -> list[Item]:  # fmt: skip
+    def take(self, worker: str, want: int, standing: Standing = UNKNOWN) -> list[Item]:
         """A part of what stands there, so that the others find work too: nobody knows whether more comes."""
         count = min(want, math.ceil(len(self._line) / (2 * len(self._shards))))
         return [self._line.popleft() for _ in range(count)]

@@ -27,6 +27,24 @@ def usual_slots(device: str) -> int:
     return MANY if device == "cuda" else FEW
 
 
+class Standing(NamedTuple):
+    """How a worker stands that takes items, and the others.
+
+    Attributes:
+        slots: items that it does side by side.
+        sharing: workers that share what there is to do; 0 for all.
+        unstarted: items that it holds and has not begun; all_unstarted: the same of all workers.
+    """
+
+    slots: int = LARGEST_BATCH
+    sharing: int = 0
+    unstarted: int = 0
+    all_unstarted: int = 0
+
+
+UNKNOWN = Standing()
+
+
 def make_schedule(kind: str, workers: Sequence[str], round_size: int) -> Schedule:
     """A schedule of one of ``KINDS``; ``round_size`` is a worker's part of a lockstep round, in items."""
     if kind == "dynamic":
@@ -76,17 +94,8 @@ class Schedule:
         """The input has no more items than those given: from now on nobody holds many that have to wait."""
         self._complete = True
 
-    def take(
-        self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0, unstarted: int = 0,
-        all_unstarted: int = 0,
-    ) -> list[Item]:  # fmt: skip
-        """Up to ``want`` items of one adapter for ``worker``; none if it has to wait or all is handed out.
-
-        Args:
-            slots: items that it does side by side.
-            ready: workers that can take items now; 0 for all.
-            unstarted: items that it holds and has not begun; all_unstarted: the same of all workers.
-        """
+    def take(self, worker: str, want: int, standing: Standing = UNKNOWN) -> list[Item]:
+        """Up to ``want`` items of one adapter for ``worker``; none if it has to wait or all is handed out."""
         shard = self._shards[worker]
         taken = [shard.popleft() for _ in range(alike(shard, want))]
         self._lend(worker, len(taken))
@@ -160,11 +169,8 @@ class Dynamic(Schedule):
         shard.clear()
         shard.extend(items)
 
-    def take(
-        self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0, unstarted: int = 0,
-        all_unstarted: int = 0,
-    ) -> list[Item]:  # fmt: skip
-        want = min(want, self._allowed(worker, slots, ready), self._part_unstarted(ready, all_unstarted) - unstarted)
+    def take(self, worker: str, want: int, standing: Standing = UNKNOWN) -> list[Item]:
+        want = min(want, self._allowed(worker, standing.slots), self._part_unstarted(standing) - standing.unstarted)
         if want <= 0:
             return []
         taken = super().take(worker, want)
@@ -174,7 +180,7 @@ class Dynamic(Schedule):
         heapq.heapify(longest)
         while len(taken) < want and longest:
             length, place, shard = longest[0]
-            if self._held[worker] >= self._fair_share(ready) or not alike(shard, 1, taken):
+            if self._held[worker] >= self._fair_share(standing) or not alike(shard, 1, taken):
                 break
             taken.append(shard.popleft())
             self._lend(worker, 1)
@@ -184,7 +190,7 @@ class Dynamic(Schedule):
                 heapq.heappop(longest)
         return taken
 
-    def _allowed(self, worker: str, slots: int, ready: int) -> int:
+    def _allowed(self, worker: str, slots: int) -> int:
         """How many it may take now without holding others up later."""
         if not self._complete or len(self._shards) == 1:
             return self.pending
@@ -195,18 +201,18 @@ class Dynamic(Schedule):
         ahead = max(ahead, self.pending // (40 * len(self._shards)))
         return max(0, slots + ahead - self._held[worker])
 
-    def _part_unstarted(self, ready: int, all_unstarted: int) -> int:
+    def _part_unstarted(self, standing: Standing) -> int:
         """What nobody holds more of that is not begun. Texts that were let in together may all end at once: who then
         took as many would leave nothing to those whose texts end a little later."""
         if not self._complete:
             return self.pending
-        return max(1, -(-(self.pending + all_unstarted) // (ready or len(self._shards))))
+        return max(1, -(-(self.pending + standing.all_unstarted) // (standing.sharing or len(self._shards))))
 
-    def _fair_share(self, ready: int) -> int:
+    def _fair_share(self, standing: Standing) -> int:
         """What nobody holds more of by taking from others."""
         if not self._complete:
             return self.pending + self._lent
-        return max(1, (self.pending + self._lent) // (ready or len(self._shards)))
+        return max(1, (self.pending + self._lent) // (standing.sharing or len(self._shards)))
 
     def ended(self, worker: str, count: int, now: float = 0.0) -> None:
         super().ended(worker, count, now)
@@ -286,10 +292,7 @@ class Lockstep(RoundRobin):
             return self._before
         return self._before.and_one(max(self._ends.values()) - min(self._ends.values()))
 
-    def take(
-        self, worker: str, want: int, slots: int = LARGEST_BATCH, ready: int = 0, unstarted: int = 0,
-        all_unstarted: int = 0,
-    ) -> list[Item]:  # fmt: skip
+    def take(self, worker: str, want: int, standing: Standing = UNKNOWN) -> list[Item]:
         if self.pending and self._round_is_over():
             self._before = self.rounds._replace(begun=self.round + 1)
             self._ends.clear()

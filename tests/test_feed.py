@@ -8,7 +8,7 @@ import pytest
 from caption.errors import InputError
 from caption.feed import WINDOW, Count, Feed
 from caption.item import Item
-from caption.schedule import make_schedule
+from caption.schedule import Standing, make_schedule
 
 
 class Numbers:
@@ -50,7 +50,7 @@ def test_all_items_in_order_then_the_schedule_knows_that_there_are_no_more():
 def test_at_the_end_nobody_gets_more_than_it_has_room_for():
     schedule = make_schedule("dynamic", ["a", "b"], 8)
     fed(Feed(Numbers(40), None, nothing_done), schedule)
-    assert len(schedule.take("a", 32, slots=8, ready=2)) == 8
+    assert len(schedule.take("a", 32, Standing(8, 2))) == 8
 
 
 def test_only_what_is_to_be_done_is_estimated():

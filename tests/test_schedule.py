@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 
 from caption.item import Item
-from caption.schedule import KINDS, make_schedule, stretches
+from caption.schedule import KINDS, Standing, make_schedule, stretches
 
 SIX = tuple(f"gpu{number}" for number in range(6))
 
@@ -124,21 +124,21 @@ def test_dynamic_the_first_worker_that_is_ready_leaves_the_others_their_shards()
     """All begin together with more room than there are items: each has its own shard, nobody takes all."""
     schedule = filled("dynamic", SIX, 50)
     taken = {
-        worker: schedule.take(worker, 32, slots=128, ready=6, all_unstarted=50 - schedule.pending) for worker in SIX
+        worker: schedule.take(worker, 32, Standing(128, 6, all_unstarted=50 - schedule.pending)) for worker in SIX
     }
     assert [len(taken[worker]) for worker in SIX] == [9, 9, 8, 8, 8, 8]
 
 
 def test_dynamic_one_that_is_ready_alone_takes_all_it_has_room_for():
     schedule = filled("dynamic", SIX, 50)
-    assert len(schedule.take("gpu3", 32, slots=128, ready=1)) == 32
-    assert len(schedule.take("gpu3", 32, slots=128, ready=1)) == 18
+    assert len(schedule.take("gpu3", 32, Standing(128, 1))) == 32
+    assert len(schedule.take("gpu3", 32, Standing(128, 1))) == 18
 
 
 def test_dynamic_takes_do_not_shrink_while_more_input_may_come():
     schedule = make_schedule("dynamic", SIX, 8)
     schedule.extend(items(60))
-    assert [len(schedule.take("gpu0", 32, slots=8, ready=6)) for _ in range(2)] == [32, 28]
+    assert [len(schedule.take("gpu0", 32, Standing(8, 6))) for _ in range(2)] == [32, 28]
 
 
 def run_to_the_end(schedule, seconds, speeds, slots, batch_by_batch):
@@ -167,7 +167,7 @@ def run_to_the_end(schedule, seconds, speeds, slots, batch_by_batch):
         for worker, mine in waiting.items():
             while (free := 2 * slots - len(mine)) > 0:
                 unstarted = sum(map(len, waiting.values()))
-                taken = schedule.take(worker, min(slots, 32, free), slots, len(speeds), len(mine), unstarted)
+                taken = schedule.take(worker, min(slots, 32, free), Standing(slots, len(speeds), len(mine), unstarted))
                 if not taken:
                     break
                 mine += taken
@@ -217,7 +217,7 @@ def ends_of_slot_engines(schedule, lengths, speeds, slots=512, group=37):
         for worker, mine in waiting.items():
             while (free := 2 * slots - len(mine)) > 0:
                 unstarted = sum(map(len, waiting.values()))
-                taken = schedule.take(worker, min(32, free), slots, len(speeds), len(mine), unstarted)
+                taken = schedule.take(worker, min(32, free), Standing(slots, len(speeds), len(mine), unstarted))
                 if not taken:
                     break
                 mine += taken
