@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
@@ -52,7 +53,7 @@ def make_schedule(kind: str, workers: Sequence[str], round_size: int) -> Schedul
     return Lockstep(workers, round_size) if kind == "lockstep" else RoundRobin(workers)
 
 
-class Schedule:
+class Schedule(ABC):
     """What the three have in common: a shard (a queue of items) for each worker.
 
     Attributes:
@@ -86,9 +87,9 @@ class Schedule:
         shard = self._shards[worker]
         return bool(shard) and shard[0].cost > shard[-1].cost
 
+    @abstractmethod
     def extend(self, items: Sequence[Item]) -> None:
         """Assigns the next items of the input."""
-        raise NotImplementedError
 
     def complete(self) -> None:
         """The input has no more items than those given: from now on nobody holds many that have to wait."""

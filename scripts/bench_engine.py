@@ -124,7 +124,7 @@ def caption(engine, requests: list[Request]) -> tuple[tuple[float, float], dict]
 
 
 def matrix_rate(rows: int, inner: int, columns: int, under_load: float = 0) -> float:
-    """Operations a second of a product in fp16, after so many seconds of it: under load a GPU's clock falls."""
+    """Operations a second of a product in fp16, after so many seconds of it: a GPU does less when it is warm."""
     one = torch.randn(rows, inner, dtype=torch.float16, device="cuda")
     other = torch.randn(columns, inner, dtype=torch.float16, device="cuda").t()
     end = time.perf_counter() + under_load

@@ -6,8 +6,8 @@
 python -m caption.run … --then-score CLIP, from JPEG files to rows on disk. Captioner and scorer have random weights at
 the shape of the real ones, in fp16; the scorer is a CLIP ViT-L/14 (428 million parameters). A caption is a few words of
 nonsense, which the scorer reads in one window. Printed are the GPUs' memory as the driver has it while the captioner is
-loaded and after its workers have ended, and the images/s of the second stage, from when its first
-worker began to its last row.
+loaded and after its workers have ended, and the images/s of the second stage, from when its first worker began to its
+last row.
 """
 
 import argparse

@@ -15,6 +15,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask, sdpa_mask
 
+from caption.engine.rows import Unsupported
+
 NAME = "slots"
 # A vision tower hands over the borders of its windows only to what has "flash" in its name.
 VISION_NAME = "slots_flash"
@@ -24,11 +26,11 @@ HALVES = (torch.float16, torch.bfloat16)
 def slot_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **kwargs):
     """query: [rows, heads, tokens, size]; key, value: [rows, groups, places, size]. Returns [rows, tokens, heads, ...].
 
-    Raises NotImplementedError for what only some models ask of attention, and none of the ways here gives.
+    Raises Unsupported for what only some models ask of attention, and none of the ways here gives.
     """
     if attention_mask is not None and attention_mask.dtype == torch.int32:
         if unknown := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
-            raise NotImplementedError(f"its attention asks for {unknown[0]}")
+            raise Unsupported(f"its attention asks for {unknown[0]}")
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         if query.shape[2] == 1:
             from caption.engine import kernels

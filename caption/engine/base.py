@@ -1,6 +1,7 @@
 """What the engines that run a model have in common: the model itself, batches of requests, and answers."""
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ def settle(model: torch.nn.Module, pad_id: int) -> None:
         config.forced_eos_token_id = None  # at the limit it would make a cut text look like a finished one
 
 
-class ModelEngine:
+class ModelEngine(ABC):
     """An engine around a loaded model. Subclasses decide when what is computed.
 
     fallback: why another engine, which would have been faster, was not taken.
@@ -84,11 +85,8 @@ class ModelEngine:
         return self.options.batch_size or AUTO_SLOTS
 
     @property
-    def free(self) -> int:
-        raise NotImplementedError
-
-    def warm_up(self) -> None:
-        """Nothing here is done only once."""
+    @abstractmethod
+    def free(self) -> int: ...
 
     def adapt(self, adapter: Adapter | None) -> None:
         """Caption with another adapter from now on, or with none. Raises DoesNotFit, and is without one then."""

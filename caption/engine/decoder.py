@@ -21,7 +21,6 @@ NEVER = NonFiniteWatch.NEVER
 VIEWS = (256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768)
 CPU_VIEW = 64
 PART = 4  # all rows are computed, or a fourth of them, or a fourth of those, …
-WORTH_CAPTURE = 32  # steps to come, of a GPU: so many of fewer rows make up for the capture of one
 
 
 class Text(NamedTuple):
@@ -46,7 +45,6 @@ class Decoder:
         self.graphs = Graphs() if graphs else None
         self.rows = self.capacity = 0
         self.filled: dict[int, int] = {}  # row -> places of the cache it has taken, at most
-        self.until: dict[int, int] = {}  # row -> places that it takes at its limit
         self.penalized: set[int] = set()  # rows of texts that have a penalty of their own
         self.cache: SlotCache | None = None
         self.ends: tuple[int, ...] | None = None
@@ -69,8 +67,7 @@ class Decoder:
             # Rows that have been here go on without a history: nothing in it is penalized.
             self.state.ids, self.state.lengths = self.state.new[:, :0].clone(), torch.zeros_like(self.state.steps)
         limits = [text.limit for text in texts]
-        until = [length + limit for length, limit in zip(group.lengths, limits)]
-        self._grow(rows, until, limits, group)
+        self._grow(rows, [length + limit for length, limit in zip(group.lengths, limits)], limits, group)
         if group.ends != self.ends:
             self.ends, self.end_ids = group.ends, torch.tensor(group.ends, dtype=torch.int64, device=self.device)
             self._moved()
@@ -98,7 +95,6 @@ class Decoder:
             ours = self.inputs[name]
             ours[place] = grown(value, 0, *ours.shape[1:])
         self.filled.update(zip(rows, group.lengths))
-        self.until.update(zip(rows, until))
         self.since.update(dict.fromkeys(rows, self.turn))
 
     def _there(self, figures: list, dtype: torch.dtype = torch.int64) -> torch.Tensor:
@@ -196,13 +192,10 @@ class Decoder:
 
     def _part(self, row: int) -> int:
         """How many rows are computed where `row` is the last with a text: few sizes, as each costs a captured graph."""
-        return min(count for count in self._parts() if count > row)
-
-    def _parts(self) -> list[int]:
-        parts = [self.slots]
-        while parts[-1] // PART:
-            parts.append(parts[-1] // PART)
-        return parts
+        part = self.slots
+        while part // PART > row:
+            part //= PART
+        return part
 
     def compact(self) -> dict[int, int]:
         """Move texts into lower rows where fewer rows are computed then. Return the new row by the old."""
@@ -219,7 +212,7 @@ class Decoder:
         if not self.kernels:
             self.state.positions[source] = 0
         for row, place in moved.items():
-            self.filled[place], self.until[place] = self.filled.pop(row), self.until.pop(row)
+            self.filled[place] = self.filled.pop(row)
             self.since[place] = self.turn
         self.penalized = {moved.get(row, row) for row in self.penalized}
         return moved
@@ -247,12 +240,13 @@ class Decoder:
     def run(self, steps: int, filling: bool = False) -> None:
         """Make up to `steps` tokens in each row; rows that have come to their end stand still.
 
-        filling: more texts are about to move in.
+        filling: more texts are about to move in, for whom nothing is captured anew.
         """
         if not self.filled:
             return
         view = self.capacity if self.kernels else min(self.view(max(self.filled.values()) + steps), self.capacity)
-        part = self._computed(view, filling)
+        whole = self.inner.config.is_encoder_decoder or (filling and self.graphs)
+        part = self.rows if whole else self._part(max(self.filled))
         for _ in range(steps):
             if self.graphs:
                 self.graphs.run((view, part, self.looks_back), self._step, self.state.live)
@@ -263,17 +257,6 @@ class Decoder:
         self.turn += 1
         if self.device.type == "cuda":
             self.looks.append(Look(self.state, self.turn))
-
-    def _computed(self, view: int, filling: bool) -> int:
-        """How many rows a step computes. What is captured already serves as long as no other is worth its capture."""
-        if self.inner.config.is_encoder_decoder or (filling and self.graphs):
-            return self.rows
-        part = self._part(max(self.filled))
-        to_come = max(self.until[row] - places for row, places in self.filled.items())
-        if not self.graphs or to_come >= WORTH_CAPTURE:
-            return part
-        larger = (count for count in self._parts() if count >= part and (view, count, self.looks_back) in self.graphs)
-        return min(larger, default=part)
 
     def _step(self, view: int, part: int, looks_back: bool) -> None:
         state = SimpleNamespace(**{name: tensor[:part] for name, tensor in vars(self.state).items()})
@@ -362,7 +345,7 @@ class Decoder:
         """Free these rows, which have `ended`. Return each one's tokens, and the first step with a flaw, or NEVER."""
         taken = [self.seen.text(row) for row in rows]
         for row, (_, flaw) in zip(rows, taken):
-            del self.filled[row], self.until[row]
+            del self.filled[row]
             self.penalized.discard(row)
             if flaw != NEVER and not self.kernels:
                 self.cache.clear(row)
@@ -377,7 +360,7 @@ class Decoder:
             self.state.positions.zero_()
         for row in () if self.kernels else self.filled:
             self.cache.clear(row)
-        for kept in (self.filled, self.until, self.since, self.penalized, self.looks):
+        for kept in (self.filled, self.since, self.penalized, self.looks):
             kept.clear()
         self.seen = None
 

@@ -25,6 +25,9 @@ class GenerateEngine(ModelEngine):
     def busy(self) -> int:
         return len(self.held)
 
+    def warm_up(self) -> None:
+        """Nothing here is done only once."""
+
     def admit(self, requests: Iterable[Request]) -> None:
         self.held += self._checked(requests)
 

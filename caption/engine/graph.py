@@ -12,9 +12,6 @@ class Graphs:
         self.graphs: dict[tuple[Hashable, ...], torch.cuda.CUDAGraph] = {}
         self.pool = None
 
-    def __contains__(self, shape: tuple[Hashable, ...]) -> bool:
-        return shape in self.graphs
-
     def clear(self) -> None:
         self.graphs = {}
         self.pool = None

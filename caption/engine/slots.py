@@ -21,7 +21,6 @@ FEWER_STEPS = 2  # where another group could move in: slots stand empty for want
 FIRST_SLOTS, FIRST_TOKENS = 128, 4096  # where memory decides, until a group was measured
 REFILL = 4  # slots are refilled when one in so many is free: a larger group is prefilled faster,
 GROUP = 16  # but one of so many no more
-UNEVEN = 4  # larger groups on a GPU are multiples of it: attention is planned anew for each number of rows
 WAITING = 2  # groups at most that wait in the engine
 
 
@@ -47,16 +46,22 @@ class SlotEngine(ModelEngine):
     def warm_up(self) -> None:
         if not self.beside:
             return
+        most = self.prefill_tokens
         try:
             self.admit(dummy_requests(self.options, self.processor, FIRST_TOKENS)[: self.free])
             self._prefill(self._next_group())
             self.decoder.run(1, filling=True)
             self._wait_for_device()
-        except Exception:  # whatever it is, the first pictures meet it too, and are told of
+        except Exception as error:
+            if classify(error) == "device":
+                raise
+            self.held.clear()  # whatever it is, the first pictures meet it too, and are told of
+        if self.held:
+            self.decoder.drop()
+            self._forget()
+        else:
             self.reset()
-            return
-        self.decoder.drop()
-        self._forget()
+            self.prefill_tokens = most
 
     def describe(self) -> dict:
         text = self.model.config.get_text_config(decoder=True)
@@ -133,10 +138,7 @@ class SlotEngine(ModelEngine):
         most = FIRST_TOKENS if self.memory and not self.memory.measured else self.prefill_tokens
         fits = [count for count, length in enumerate(longest, 1) if count * length <= most]
         self.fitting = max(1, most // longest[-1])
-        count = min(fits[-1] if fits else 1, self.slots - len(self.held))
-        if self.beside and UNEVEN < count < self.fitting:
-            count -= count % UNEVEN
-        return group[:count]
+        return group[: min(fits[-1] if fits else 1, self.slots - len(self.held))]
 
     def _prefill(self, requests: list[Request]) -> bool:
         """Run a group's prompts and let its texts in. False where some of those that are held must end before."""

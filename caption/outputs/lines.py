@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import zlib
+from abc import ABC, abstractmethod
 from pathlib import Path, PurePosixPath
 
 import orjson
@@ -24,7 +25,7 @@ from caption.sources.folder import as_id, shown
 _READ = 1 << 20
 
 
-class Lines:
+class Lines(ABC):
     """Appends to one file. What stands there must be what this export wrote, else it is somebody else's."""
 
     name: str
@@ -96,8 +97,8 @@ class Lines:
     def head(self) -> bytes:
         return b""
 
-    def line(self, row: Row) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def line(self, row: Row) -> bytes: ...
 
 
 class Jsonl(Lines):

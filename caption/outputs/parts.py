@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from caption.errors import OutputError
@@ -15,7 +16,7 @@ from caption.outputs.note import Note
 _READ = 1 << 20
 
 
-class Parts:
+class Parts(ABC):
     """Keeps the rows of one part, writes it under another name and renames it; the cursor stands between parts."""
 
     pattern: str  # of the names
@@ -78,8 +79,8 @@ class Parts:
         os.replace(partial, path)
         return Written(str(path), "", crc)
 
-    def write_file(self, path: Path, rows: list[Row]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def write_file(self, path: Path, rows: list[Row]) -> None: ...
 
 
 def _crc32(path: Path) -> int:

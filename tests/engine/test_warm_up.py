@@ -39,23 +39,17 @@ def test_texts_that_are_dropped_leave_nothing_to_those_that_follow(held):
     assert texts(engine, requests) == expected
 
 
-@pytest.mark.parametrize(
-    ("held", "to_come", "filling", "computed"),
-    [
-        (3, 100, True, 64),  # more are about to come
-        (3, 100, False, 4),  # so many steps make up for a capture
-        (3, 10, False, 16),  # what is captured serves
-        (20, 10, False, 64),
-    ],
-)
-def test_fewer_rows_are_computed_where_that_is_captured_or_worth_it(held, to_come, filling, computed):
-    decoder = Decoder(64, torch.device("cpu"), graphs=True)
+@pytest.mark.parametrize(("graphs", "filling", "computed"), [(True, True, 64), (True, False, 4), (False, True, 4)])
+def test_no_step_is_captured_for_few_rows_while_more_are_about_to_come(monkeypatch, graphs, filling, computed):
+    decoder, seen = Decoder(64, torch.device("cpu"), graphs=graphs), []
     decoder.inner, decoder.processors = SimpleNamespace(config=SimpleNamespace(is_encoder_decoder=False)), NO_PROCESSORS
-    decoder.rows = 64
-    decoder.filled = dict.fromkeys(range(held), 50)
-    decoder.until = dict.fromkeys(range(held), 50 + to_come)
-    decoder.graphs.graphs = {(256, 16, False): None, (256, 64, False): None, (512, 4, False): None}
-    assert decoder._computed(256, filling) == computed
+    decoder.state, decoder.rows, decoder.capacity = SimpleNamespace(live=None), 64, 256
+    decoder.filled = dict.fromkeys(range(3), 50)
+    monkeypatch.setattr(decoder, "_step", lambda view, part, looks_back: seen.append(part))
+    if graphs:
+        monkeypatch.setattr(decoder.graphs, "run", lambda shape, step, live: step(*shape))
+    decoder.run(2, filling)
+    assert seen == [computed] * 2
 
 
 class OneStream(SlotEngine):
@@ -87,14 +81,40 @@ def test_a_group_of_noise_before_the_first_pictures_changes_no_text(checkpoint, 
     assert texts(warm, requests) == texts(cold, requests) == texts(SlotEngine(settings, loaded), requests)
 
 
-def test_what_fails_before_the_first_pictures_is_left_to_them(held, monkeypatch):
+def broken(*_):
+    raise RuntimeError("bad shape")
+
+
+def lost(*_):
+    raise RuntimeError("CUDA error: unspecified launch failure")
+
+
+@pytest.mark.parametrize(
+    ("place", "fault"),
+    [
+        ("slots.dummy_requests", broken),
+        ("slots.SlotEngine.prefilled", broken),
+        ("slots.SlotEngine.prefilled", out_of_memory),
+    ],
+)
+def test_what_fails_before_the_first_pictures_is_left_to_them(held, monkeypatch, place, fault):
     engine, requests = held
     expected, one = texts(engine, requests), OneStream(engine.options, load(engine.options))
     set_ends(one.model, [])
-    with monkeypatch.context() as broken:
-        broken.setattr(one, "prefilled", out_of_memory)
+    most = one.prefill_tokens
+    with monkeypatch.context() as during:
+        during.setattr(f"caption.engine.{place}", fault)
         one.warm_up()
-    assert not one.busy and texts(one, requests) == expected
+    assert not one.busy and one.prefill_tokens == most and one.decoder.cache is None
+    assert texts(one, requests) == expected
+
+
+def test_a_device_that_is_lost_before_the_first_pictures_is_not_left_to_them(held, monkeypatch):
+    engine, _ = held
+    one = OneStream(engine.options, load(engine.options))
+    monkeypatch.setattr(one, "prefilled", lost)
+    with pytest.raises(RuntimeError, match="unspecified launch failure"):
+        one.warm_up()
 
 
 @pytest.mark.gpu
