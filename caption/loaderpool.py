@@ -6,6 +6,7 @@ import contextlib
 import os
 import selectors
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ _AHEAD = 2  # tasks sent to a loader: one in work, one to follow
 _STARTS = 3  # loaders that may die in a row before one becomes ready
 _START_TIMEOUT = 900.0  # seconds that one has to become ready: many may load their libraries from one slow disk
 _MOST_HELD = 4 << 30  # bytes of prepared pictures that wait, for a loader or in the engine, before loading pauses
+_LOCK_PAUSE = 4.0  # times what the latest piece of memory took to be locked
 _PAUSE = 0.02  # seconds between looks at what has been let go
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -89,6 +91,7 @@ class LoaderPool:
         self._shared = [] if shared is None else [shared]
         self._setup, self._timeout, self._lock_pages, self._most_held = setup, timeout, lock_pages, most_held
         self._memories = [Incoming(new_memory()) for _ in range(count)]
+        self._lock_next = 0.0
         self._wanted = False  # somebody waits for an answer
         self.full = False  # loading pauses until memory is let go
         self._waiting: deque[LoaderTask] = deque()
@@ -167,9 +170,15 @@ class LoaderPool:
                     self._listen(key.data)
             self._watch()
             self._feed()
-            if self._lock_pages:
-                for memory in self._memories:
-                    memory.lock_pages(self._lock_pages)
+            if self._lock_pages and time.monotonic() >= self._lock_next:
+                self._lock_one()
+
+    def _lock_one(self) -> None:
+        """A piece of memory. Meanwhile a driver serves no other thread: the engine gets most of the time."""
+        began = time.monotonic()
+        if any(memory.lock_pages(self._lock_pages) for memory in self._memories):
+            ended = time.monotonic()
+            self._lock_next = ended + (ended - began) * _LOCK_PAUSE
 
     def _start(self, memory: Incoming) -> None:
         child = Child("caption.loader", ENVIRONMENT, [memory.descriptor, *self._shared])

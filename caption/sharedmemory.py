@@ -184,10 +184,11 @@ class Incoming:
             for start, memory in self._segments.items()
         )
 
-    def lock_pages(self, lock: Callable[[np.ndarray], bool]) -> None:
-        """Has each segment locked once, as soon as ``lock`` can do it: returns True."""
-        while self._unlocked and lock(self._unlocked[0]):
+    def lock_pages(self, lock: Callable[[np.ndarray], bool]) -> bool:
+        """Has one segment locked that is not yet, if ``lock`` can do it: returns True. Whether there was one."""
+        if locked := bool(self._unlocked) and lock(self._unlocked[0]):
             self._unlocked.popleft()
+        return locked
 
     def close(self) -> None:
         """Lets the file go. Arrays that are still in use stay readable."""

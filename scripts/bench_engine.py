@@ -60,7 +60,7 @@ SEED = 20  # of the scenes
 PROMPT = "Describe this image in detail."
 LEAST, MEAN, MOST, SPREAD = 16, 95, 256, 0.5  # tokens of a caption; the spread of its logarithm
 DISTINCT = 64  # pictures that are prepared for the engine alone; each is captioned several times
-GROUP = 16384  # tokens of the prompts whose parts are timed
+GROUP = 24576  # tokens of the prompts whose parts are timed
 
 
 def lengths(count: int) -> list[int]:

@@ -1,5 +1,6 @@
 """LoaderPool: a picture that crashes or hangs its decoder costs only itself."""
 
+import itertools
 import os
 import signal
 import textwrap
@@ -366,6 +367,24 @@ def test_who_waits_gets_more_than_may_be_held(tmp_path, faults, open_pool):
     pool = open_pool(limits={"most_held": 1_000_000})
     submit(pool, tmp_path, [f"{number}.png" for number in range(12)])
     assert len(answers(pool, 12)) == 12
+
+
+def test_while_memory_is_locked_for_all_loaders_the_engine_gets_most_of_the_time(tmp_path, faults, open_pool):
+    faults(LARGE)
+    locked = []
+
+    def lock(memory):
+        began = time.monotonic()
+        time.sleep(0.1)
+        locked.append((began, time.monotonic()))
+        return True
+
+    pool, begin = open_pool(3, limits={"lock_pages": lock}), time.monotonic()
+    while len(locked) < 3 and time.monotonic() - begin < 60:
+        submit(pool, tmp_path, [f"{number}.png" for number in range(9)])
+        answers(pool, 9)
+    assert len(locked) == 3, "one piece of memory for each loader"
+    assert all(later - ended >= 4 * (ended - began) for (began, ended), (later, _) in itertools.pairwise(locked))
 
 
 # ---- one image, in the loader itself ----

@@ -173,7 +173,7 @@ class Decoder:
     def _grow(self, rows: list[int], lengths: list[int], limits: list[int], group: Prefilled) -> None:
         """Make room for texts of `lengths` in these rows, `limits` of it new."""
         whole = self.whole and not self.inner.config.is_encoder_decoder  # which computes all rows there are
-        count = self.slots if whole else max(self.rows, self._part(max(rows)))
+        count = self.slots if whole else max(self.rows, self._parts(max(rows))[0])
         capacity = max(self.capacity, self.view(max(lengths)))
         most = self.view(max(limits))
         widths = {name: value.shape[1:] for name, value in self._rowwise(group).items()}
@@ -190,16 +190,27 @@ class Decoder:
         self.state = SimpleNamespace(**larger)
         self.cache.grow(self.state.positions, count, capacity)
 
-    def _part(self, row: int) -> int:
-        """How many rows are computed where `row` is the last with a text: few sizes, as each costs a captured graph."""
-        part = self.slots
-        while part // PART > row:
-            part //= PART
-        return part
+    def _parts(self, row: int) -> list[int]:
+        """How many rows may be computed where `row` is the last with a text: few sizes, as each costs a captured graph.
+        The smallest comes first."""
+        parts = [self.slots]
+        while parts[0] // PART > row:
+            parts.insert(0, parts[0] // PART)
+        return parts
+
+    def _computed(self, view: int) -> int:
+        """How many rows the next steps compute: the fewest, or the fewest of those that are worth their graph."""
+        parts = self._parts(max(self.filled))
+        if self.inner.config.is_encoder_decoder:
+            return self.rows
+        if not self.graphs:
+            return parts[0]
+        worth = (part for part in parts if part < self.rows and self.graphs.worth((view, part, self.looks_back)))
+        return next(worth, self.rows)
 
     def compact(self) -> dict[int, int]:
         """Move texts into lower rows where fewer rows are computed then. Return the new row by the old."""
-        part = self._part(len(self.filled) - 1)
+        part = self._parts(len(self.filled) - 1)[0]
         leaving = [row for row in self.filled if row >= part]
         if not leaving or self.inner.config.is_encoder_decoder:
             return {}
@@ -237,16 +248,12 @@ class Decoder:
 
     # ---- steps ----
 
-    def run(self, steps: int, filling: bool = False) -> None:
-        """Make up to `steps` tokens in each row; rows that have come to their end stand still.
-
-        filling: more texts are about to move in, for whom nothing is captured anew.
-        """
+    def run(self, steps: int) -> None:
+        """Make up to `steps` tokens in each row; rows that have come to their end stand still."""
         if not self.filled:
             return
         view = self.capacity if self.kernels else min(self.view(max(self.filled.values()) + steps), self.capacity)
-        whole = self.inner.config.is_encoder_decoder or (filling and self.graphs)
-        part = self.rows if whole else self._part(max(self.filled))
+        part = self._computed(view)
         for _ in range(steps):
             if self.graphs:
                 self.graphs.run((view, part, self.looks_back), self._step, self.state.live)

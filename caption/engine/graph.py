@@ -1,20 +1,29 @@
 """A decode step as CUDA graphs: its hundreds of kernels are started by one call."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable
 
 import torch
+
+PAYS = 8  # turns after which a graph has saved what it costs
 
 
 class Graphs:
     """One graph for each shape of a step. All that `step` reads and writes must stay where it is until `clear`."""
 
     def __init__(self):
-        self.graphs: dict[tuple[Hashable, ...], torch.cuda.CUDAGraph] = {}
-        self.pool = None
+        self.clear()
 
     def clear(self) -> None:
-        self.graphs = {}
+        self.graphs: dict[tuple[Hashable, ...], torch.cuda.CUDAGraph] = {}
+        self.wanted: Counter[tuple[Hashable, ...]] = Counter()
         self.pool = None
+
+    def worth(self, shape: tuple[Hashable, ...]) -> bool:
+        """Whether to run this one in the next turn, where a larger one can be run as well: if it is captured, or has
+        been wanted for as long as pays for that. Nobody knows how long it will be wanted (the ski rental problem)."""
+        self.wanted[shape] += 1
+        return shape in self.graphs or self.wanted[shape] > PAYS
 
     def run(self, shape: tuple[Hashable, ...], step: Callable[..., None], live: torch.Tensor) -> None:
         """Do `step(*shape)`, captured at its first time.

@@ -9,7 +9,7 @@ from caption.engine.slotcache import parts
 
 SPARE = 0.03  # of the card, which is left free: for fragments, and for what the driver takes later
 MOST_SLOTS = 512  # more make a step longer by as much as they add to it
-MOST_TOKENS = 16384  # of a group of prompts
+MOST_TOKENS = 24576  # of a group of prompts
 PROMPTS = 1 / 3  # of what is free, at most, for the prompts of a group
 LOGITS = 16  # bytes a row and word of the vocabulary: fp16, fp32, and what samplers make of them
 

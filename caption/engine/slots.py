@@ -20,7 +20,7 @@ GPU_STEPS = 4  # between two looks at what has ended: enough to do while the hos
 FEWER_STEPS = 2  # where another group could move in: slots stand empty for want of prompts, and a step computes those
 FIRST_SLOTS, FIRST_TOKENS = 128, 4096  # where memory decides, until a group was measured
 REFILL = 4  # slots are refilled when one in so many is free: a larger group is prefilled faster,
-GROUP = 16  # but one of so many no more
+GROUP = 32  # but one of so many no more
 WAITING = 2  # groups at most that wait in the engine
 
 
@@ -50,7 +50,7 @@ class SlotEngine(ModelEngine):
         try:
             self.admit(dummy_requests(self.options, self.processor, FIRST_TOKENS)[: self.free])
             self._prefill(self._next_group())
-            self.decoder.run(1, filling=True)
+            self.decoder.run(1)
             self._wait_for_device()
         except Exception as error:
             if classify(error) == "device":
@@ -126,7 +126,7 @@ class SlotEngine(ModelEngine):
         group = self._next_group() if self.waiting else []
         self._prefill(group)
         another = min(len(self.waiting), self.slots - len(self.held)) >= max(1, len(group))
-        self.decoder.run(FEWER_STEPS if another else GPU_STEPS, filling=bool(self.waiting))
+        self.decoder.run(FEWER_STEPS if another else GPU_STEPS)
 
     def _next_group(self) -> list[Request]:
         """The first of those that can be prefilled together, short prompts first."""

@@ -9,12 +9,11 @@ import torch
 from caption.engine import dummy, load_engine
 from caption.engine.base import load
 from caption.engine.decoder import Decoder
+from caption.engine.graph import PAYS
 from caption.engine.slots import SlotEngine
 
 from .helpers import options, set_ends
 from .test_slots import out_of_memory, requests_for, texts
-
-NO_PROCESSORS = SimpleNamespace(looks_back=False)
 
 
 @pytest.fixture
@@ -39,17 +38,52 @@ def test_texts_that_are_dropped_leave_nothing_to_those_that_follow(held):
     assert texts(engine, requests) == expected
 
 
-@pytest.mark.parametrize(("graphs", "filling", "computed"), [(True, True, 64), (True, False, 4), (False, True, 4)])
-def test_no_step_is_captured_for_few_rows_while_more_are_about_to_come(monkeypatch, graphs, filling, computed):
-    decoder, seen = Decoder(64, torch.device("cpu"), graphs=graphs), []
-    decoder.inner, decoder.processors = SimpleNamespace(config=SimpleNamespace(is_encoder_decoder=False)), NO_PROCESSORS
-    decoder.state, decoder.rows, decoder.capacity = SimpleNamespace(live=None), 64, 256
-    decoder.filled = dict.fromkeys(range(3), 50)
-    monkeypatch.setattr(decoder, "_step", lambda view, part, looks_back: seen.append(part))
-    if graphs:
-        monkeypatch.setattr(decoder.graphs, "run", lambda shape, step, live: step(*shape))
-    decoder.run(2, filling)
-    assert seen == [computed] * 2
+@pytest.fixture
+def computed(monkeypatch):
+    """By whether there are graphs: a decoder of 64 rows without a model, and the list of how many rows its steps
+    compute."""
+
+    def made(graphs: bool) -> tuple[Decoder, list[int]]:
+        decoder, seen = Decoder(64, torch.device("cpu"), graphs=graphs), []
+        decoder.inner = SimpleNamespace(config=SimpleNamespace(is_encoder_decoder=False))
+        decoder.processors = SimpleNamespace(looks_back=False)
+        decoder.state, decoder.rows, decoder.capacity = SimpleNamespace(live=torch.zeros(64).bool()), 64, 256
+        monkeypatch.setattr(decoder, "_step", lambda view, part, looks_back: seen.append(part))
+        if graphs:
+            replayed = [seen.append]
+            capture = lambda shape, step: SimpleNamespace(replay=lambda: replayed[0](shape[1]))  # noqa: E731
+            monkeypatch.setattr(decoder.graphs, "_capture", capture)
+        return decoder, seen
+
+    return made
+
+
+def turns(decoder: Decoder, rows: int, count: int, steps: int = 2) -> None:
+    for _ in range(count):
+        decoder.filled = dict.fromkeys(range(rows), 50)
+        decoder.run(steps)
+
+
+def test_without_graphs_a_step_computes_the_fewest_rows_at_once(computed):
+    decoder, seen = computed(False)
+    turns(decoder, 3, 1)
+    turns(decoder, 40, 1)
+    assert seen == [4, 4, 64, 64]
+
+
+def test_a_graph_of_few_rows_is_captured_only_when_it_has_been_wanted_for_as_long_as_it_takes_to_pay(computed):
+    decoder, seen = computed(True)
+    turns(decoder, 3, PAYS)
+    turns(decoder, 40, 3)
+    assert set(seen) == {64}
+    seen.clear()
+    turns(decoder, 3, 2)
+    assert seen == [4] * 4
+    turns(decoder, 10, 1)
+    assert seen[4:] == [16] * 2, "it was wanted as well, while three rows were computed as 64"
+    decoder.graphs.clear()
+    turns(decoder, 3, 1)
+    assert seen[6:] == [64] * 2
 
 
 class OneStream(SlotEngine):
