@@ -1,13 +1,15 @@
 """How much faster several workers are than one, how fast all around the engine is, and where the rest of the time goes.
 
-    python scripts/bench_workers.py --gpus 4 [--model qwen2.5-vl-7b] [--images 1280] [--only total,empty]
+    python scripts/bench_workers.py --gpus 4 [--model qwen2.5-vl-7b] [--images 7000] [--only total,empty]
     python scripts/bench_workers.py --small [--only scaling,start,empty]
 
 scaling: python -m caption.run on N GPUs against one of them, from JPEG files to rows on disk: the same work for each
-GPU (--images on one, N times as many on N), then the same total (N times as many on one). The model has random weights
-at the real one's shape, in fp16, and each caption a length of its own (see bench_engine.py). All runs have as many
-loaders a GPU as N GPUs leave room for. images/s count from when the first worker began to the last caption. total: of
-these, the same total only.
+GPU (--images on one, N times as many on N), then the same total (N times as many on one). GPUs of one kind differ by a
+hundredth or two, so each of the N does the work of one, by itself and while the others do the same; their mean rate
+counts. The model has random weights at the real one's shape, in fp16, and each caption a length of its own (see
+bench_engine.py). All runs have as many loaders a GPU as N GPUs leave room for. images/s count from when the first
+worker began to the last caption. What a run's length does not change, some seconds, is for N a larger share of the same
+total: hence so many images, 15 minutes of them on 4 H200s. total: of these, the same total only.
 --small: workers whose engine only waits, 10 ms a picture, so that the ratio is that of everything around the engine.
 
 start: the embedded model on drawn scenes, for the parts of the time until the first caption; the other runs print
@@ -24,9 +26,12 @@ import json
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -70,8 +75,11 @@ def show(what: str, totals: dict) -> None:
         print(f"| {worker}, {totals['total_seconds']:.1f} s from input to end | {shown} |", flush=True)
 
 
-def compare(one: dict, several: dict, count: int, same: str) -> None:
-    print(f"| {count} against 1, the same {same} | **{rate(several) / rate(one):.2f} times** |", flush=True)
+def compare(ones: list[dict], several: dict, same: str) -> None:
+    """ones: of the runs on one, each."""
+    mean, count = statistics.mean(map(rate, ones)), len(several["idle"])
+    times = rate(several) / mean
+    print(f"| {count} against 1, {mean:.1f} images/s, the same {same} | **{times:.2f} times** |", flush=True)
 
 
 def scaling(count: int, name: str, images: int, folder: Path, work_too: bool) -> None:
@@ -89,20 +97,28 @@ def scaling(count: int, name: str, images: int, folder: Path, work_too: bool) ->
     loaders = max(1, min(24, len(os.sched_getaffinity(0)) // count - 2))
     os.sync()  # the model is on its disk before the run asks the disk for its own small files
 
-    def timed(label: str, gpus: int, work: int) -> dict:
+    def timed(gpus: Sequence[int], work: int) -> dict:
+        label = f"{work}-on-{','.join(map(str, gpus))}"
         out = folder / label
         command = run_command(model, folder / f"{label}.jsonl", out, files[: images * work], wanted * work)
-        command += ["--gpus", ",".join(map(str, range(gpus))), "--loaders", str(loaders)]
+        command += ["--gpus", ",".join(map(str, gpus)), "--loaders", str(loaders)]
         totals, _ = run(command, out)
         rows = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
         assert [row["tokens"] for row in sorted(rows, key=lambda row: row["image"])] == wanted * work
-        show(f"{gpus} GPU{'s' if gpus > 1 else ''}, {loaders} loaders each", totals)
         return totals
 
-    several = timed("several", count, count)
+    def each_alone(work: int) -> list[dict]:
+        with ThreadPoolExecutor(count) as threads:
+            found = list(threads.map(lambda gpu: timed([gpu], work), range(count)))
+        for gpu, totals in enumerate(found):
+            show(f"GPU {gpu}, {loaders} loaders", totals)
+        return found
+
+    several = timed(range(count), count)
+    show(f"{count} GPUs, {loaders} loaders each", several)
     if work_too:
-        compare(timed("one", 1, 1), several, count, "work each")
-    compare(timed("total", 1, count), several, count, "total")
+        compare(each_alone(1), several, "work each")
+    compare(each_alone(count), several, "total")
 
 
 def small_scaling(count: int, images: int, folder: Path) -> None:
@@ -115,8 +131,8 @@ def small_scaling(count: int, images: int, folder: Path) -> None:
         return totals
 
     several = timed("several", count, images * count)
-    compare(timed("one", 1, images), several, count, "work each")
-    compare(timed("total", 1, images * count), several, count, "total")
+    compare([timed("one", 1, images)], several, "work each")
+    compare([timed("total", 1, images * count)], several, "total")
 
 
 def start(folder: Path) -> None:
@@ -153,7 +169,7 @@ def main() -> None:
     what.add_argument("--gpus", type=int, help="how many against one")
     what.add_argument("--small", action="store_true", help="without a GPU")
     parser.add_argument("--model", default="qwen2.5-vl-7b", help="a shape of random_model.py")
-    parser.add_argument("--images", type=int, help="for each worker of scaling: 1280, with --small 500")
+    parser.add_argument("--images", type=int, help="for each worker of scaling: 7000, with --small 500")
     parser.add_argument("--empty-images", type=int, default=400_000, help="of empty")
     parser.add_argument("--only", default=",".join(PARTS), help="some of scaling, total, start, empty")
     given = parser.parse_args()
@@ -167,7 +183,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         if given.gpus and {"scaling", "total"} & set(parts):
-            scaling(given.gpus, given.model, given.images or 1280, folder, work_too="scaling" in parts)
+            scaling(given.gpus, given.model, given.images or 7000, folder, work_too="scaling" in parts)
         elif "scaling" in parts:
             small_scaling(4, given.images or 500, folder)
         if "start" in parts:
