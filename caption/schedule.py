@@ -138,8 +138,8 @@ class Dynamic(Schedule):
     Items of one LoRA adapter stand together, and each worker gets stretches of few adapters; the rest holds within one.
     Items of equal cost are dealt in stretches of the input. Others are spread: each shard gets as many, of about the
     same cost in all. Once the end of the input is in sight, nobody holds more items that have to wait than it will
-    have begun when a quarter of the rest is done, nor more than its part of all that is not begun: so the others end
-    within the batch that the first to end was in, too.
+    have begun when a quarter of the rest is done, nor more than half of its part of all that is not begun: so the
+    others end within the batch that the first to end was in, too.
     """
 
     def __init__(self, workers: Sequence[str]):
@@ -204,10 +204,15 @@ class Dynamic(Schedule):
 
     def _part_unstarted(self, standing: Standing) -> int:
         """What nobody holds more of that is not begun. Texts that were let in together may all end at once: who then
-        took as many would leave nothing to those whose texts end a little later."""
+        took as many would leave nothing to those whose texts end a little later.
+
+        Half of its part, so that as this shrinks something is left for who has less; but a batch, as far as that goes.
+        """
         if not self._complete:
             return self.pending
-        return max(1, -(-(self.pending + standing.all_unstarted) // (standing.sharing or len(self._shards))))
+        sharing = standing.sharing or len(self._shards)
+        part = max(1, -(-(self.pending + standing.all_unstarted) // sharing))
+        return part if sharing == 1 else min(part, max(LARGEST_BATCH, part // 2))
 
     def _fair_share(self, standing: Standing) -> int:
         """What nobody holds more of by taking from others."""

@@ -135,6 +135,19 @@ def test_dynamic_one_that_is_ready_alone_takes_all_it_has_room_for():
     assert len(schedule.take("gpu3", 32, Standing(128, 1))) == 18
 
 
+def test_dynamic_leaves_half_of_what_is_not_begun_to_who_has_less_but_gives_a_batch():
+    def taken(held, others, workers=4, left=400):
+        schedule = filled("dynamic", [f"gpu{number}" for number in range(workers)], left)
+        return len(schedule.take("gpu0", 32, Standing(512, workers, held, held + others)))
+
+    assert taken(held=40, others=200) == 32, "eighty are half of its part of 640"
+    assert taken(held=70, others=170) == 10
+    assert taken(held=80, others=160) == 0
+    assert taken(held=0, others=0, left=100) == 25, "its part is less than a batch"
+    assert taken(held=20, others=40, left=100) == 12, "a batch is more than half of its part"
+    assert taken(held=300, others=0, workers=1) == 32, "nobody else could do it"
+
+
 def test_dynamic_takes_do_not_shrink_while_more_input_may_come():
     schedule = make_schedule("dynamic", SIX, 8)
     schedule.extend(items(60))
