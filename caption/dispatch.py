@@ -206,6 +206,8 @@ class Dispatcher:
         elif isinstance(message, Loaded):
             if fallback := message.facts.get("fallback"):
                 self._say(f"{member.name}: {fallback}")
+            if message.facts.get("reads_no_prompt"):
+                self._say(f"{member.name}: {message.facts['model']} reads no prompt, so that --prompt changes nothing.")
             self._loaded()
         elif isinstance(message, Died):
             self._take_back(member, message)

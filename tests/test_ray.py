@@ -80,8 +80,10 @@ def test_a_node_that_is_killed_costs_no_image_a_try_and_one_that_joins_takes_its
     assert running.returncode == 0, stdout + stderr
     assert each_has_its_own(tmp_path / "out", ids)
     assert "its node" in stderr and "is gone" in stderr and "joined" in stderr and "Traceback" not in stderr
-    last = {row["worker"]: row for row in rows(tmp_path / "out" / "stats.jsonl") if "worker" in row}
-    assert last["n3cpu0"]["done"] > 0 and last["n3cpu0"]["ram_used"] > 0
+    joined = [row for row in rows(tmp_path / "out" / "stats.jsonl") if row.get("worker") == "n3cpu0"]
+    assert joined[-1]["done"] > 0
+    # Not in each: what a busy machine has not told for some seconds is left out.
+    assert any(row.get("ram_used", 0) > 0 for row in joined)
 
 
 def test_the_workers_of_a_driver_that_is_killed_end_and_the_same_command_goes_on(cluster, tmp_path):

@@ -85,6 +85,12 @@ class Request:
     max_new_tokens: int | None = None  # None: the options' figure
     penalty: float = 1.0  # a factor on the repetition penalty of the options or the checkpoint
 
+    @property
+    def prompt_tokens(self) -> int:
+        """The picture's included; 1 where the model reads no prompt and a text has its start alone."""
+        ids = self.inputs.get("input_ids", self.inputs.get("decoder_input_ids"))
+        return 1 if ids is None else ids.shape[1]
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 from caption.engine import Adapter, Answer, EngineOptions, Request, library
 from caption.engine.adapters import Adapters
 from caption.engine.collate import collate
-from caption.engine.families import UNPADDABLE
+from caption.engine.families import NO_PROMPT, UNPADDABLE
 
 FLOOD = 8  # tokens, of which most are padding: what some models write in a precision that is too narrow for them
 AUTO_SLOTS = 8  # where nobody said how many, and memory is not asked
@@ -129,6 +129,7 @@ class ModelEngine(ABC):
             # As plain text: torch's own class would have the coordinator import torch to read it.
             "versions": {"torch": str(torch.__version__), "transformers": transformers.__version__},
             **({"fallback": self.fallback} if self.fallback else {}),
+            **({"reads_no_prompt": True} if model.config.model_type in NO_PROMPT else {}),
         }
 
     def _limit(self, request: Request) -> int:
@@ -141,7 +142,7 @@ class ModelEngine(ABC):
         together = self.model.config.model_type not in UNPADDABLE
 
         def key(request: Request) -> tuple[int, int]:
-            return 0 if together else request.inputs["input_ids"].shape[1], apart(request)
+            return 0 if together else request.prompt_tokens, apart(request)
 
         for _, group in itertools.groupby(sorted(requests, key=key), key):
             yield list(group)

@@ -15,13 +15,13 @@ from transformers import LogitsProcessorList, MaxLengthCriteria, StoppingCriteri
 
 from caption.engine import EngineOptions, Request, attention, packing, positions
 from caption.engine.base import Loaded, ModelEngine, load
-from caption.engine.checkpoint import first_line, read_config
+from caption.engine.checkpoint import first_line
 from caption.engine.collate import tile_kernels
 from caption.engine.decoder import Text
 from caption.engine.errors import classify
 from caption.engine.families import MADE_OF_ONES
 from caption.engine.generate import GenerateEngine
-from caption.engine.prompt import Prompter, find_image_token_id
+from caption.engine.prompt import make_prompter
 from caption.engine.rows import Unsupported
 from caption.engine.slots import SlotEngine
 from caption.engine.verdict import Verdict, keep, recall
@@ -158,7 +158,7 @@ def difference(engine: SlotEngine, requests: list[Request], expected: list[torch
 
 def _ask_generate(options: EngineOptions, loaded: Loaded) -> tuple[list[Request], list[torch.Tensor]]:
     """Two small pictures, prompts of unlike lengths where the model bears them, and the logits that generate has."""
-    prompter = Prompter(loaded.processor, find_image_token_id(read_config(options.model)), options.prompt)
+    prompter = make_prompter(options, loaded.processor)
     noise, engine = np.random.default_rng(0), GenerateEngine(options, loaded)
     requests, expected = [], []
     for key, (width, height) in enumerate(SIZES):

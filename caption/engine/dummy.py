@@ -1,12 +1,13 @@
 """Requests that nobody made, for what is to be tried before pictures come."""
 
+import dataclasses
+
 import numpy as np
 from PIL import Image
 
 from caption.engine import EngineOptions, Request
-from caption.engine.checkpoint import read_config
 from caption.engine.picture import fit
-from caption.engine.prompt import Prompter, find_image_token_id
+from caption.engine.prompt import make_prompter
 
 SIZE = (640, 480)  # as usual as any
 
@@ -16,9 +17,9 @@ def dummy_requests(options: EngineOptions, processor, tokens: int) -> list[Reque
 
     Raises what the processor raises.
     """
-    image_token = find_image_token_id(read_config(options.model))
-    prompter = Prompter(processor, image_token, options.prompt, options.system_prompt)
+    prompter = make_prompter(options, processor)
     noise = np.random.default_rng(0).integers(0, 255, (*SIZE[::-1], 3), dtype=np.uint8)
     arrays = prompter(fit(Image.fromarray(noise), options.max_pixels), options.prompt)
     inputs = {name: np.asarray(value) for name, value in arrays.items()}
-    return [Request(number, inputs, 0) for number in range(max(1, tokens // inputs["input_ids"].shape[1]))]
+    one = Request(0, inputs, 0)
+    return [dataclasses.replace(one, key=number) for number in range(max(1, tokens // one.prompt_tokens))]

@@ -14,7 +14,19 @@ UNPADDABLE = {
     "blip",
     # Positions of the prompt skip padding, those of later tokens count it (modeling_kosmos2.py:663).
     "kosmos-2",
+    # Positions count padding (modeling_git.py:134).
+    "git",
+    # The prompt is the beginning of the text, which the decoder reads from its left edge.
+    "pix2struct",
 }
+
+# The tokenizer ends a prompt as if it were a whole text, but the text is to go on. (BLIP's does so, too, and its
+# generate() takes the end off.) By model_type:
+ENDED_PROMPTS = {"git"}
+
+# Models that read no prompt: all their decoder sees is the picture. Of some checkpoints no file names a processor, as
+# they have one for pictures and a tokenizer side by side; then it is this one. By model_type:
+NO_PROMPT = {"vision-encoder-decoder": "TrOCRProcessor"}
 
 # Masks that the model makes of ones where it gets none, behind dropping empty tiles (modeling_smolvlm.py:490,
 # modeling_idefics3.py:587): large arrays, made of nothing and sent for nothing. By model_type:

@@ -86,7 +86,8 @@ def along_tokens(array: np.ndarray | Packed, item: dict) -> bool:
     Told by the length. A chance hit for another array does no harm: it would have to be hit in each item of a batch
     whose items differ in length.
     """
-    return array.ndim >= 2 and array.shape[:2] == item["input_ids"].shape
+    ids = item.get("input_ids")
+    return ids is not None and array.ndim >= 2 and array.shape[:2] == ids.shape
 
 
 def find_levels(image_processor, process: Callable[[Image.Image], dict]) -> dict[str, Levels]:

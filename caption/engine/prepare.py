@@ -99,8 +99,6 @@ class ProcessorPreparer:
 def _load(options: EngineOptions):
     library.quiet()
     from caption.engine.processor import load_processor
-    from caption.engine.prompt import Prompter, find_image_token_id
+    from caption.engine.prompt import make_prompter
 
-    config = read_config(options.model)
-    processor = load_processor(options.model, options.trust_remote_code)
-    return Prompter(processor, find_image_token_id(config), options.prompt, options.system_prompt)
+    return make_prompter(options, load_processor(options.model, options.trust_remote_code))

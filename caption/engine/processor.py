@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 from caption.engine.checkpoint import first_line, read_config, read_json, refuse_remote_code
 from caption.engine.errors import DoesNotLoad, ModelError
+from caption.engine.families import NO_PROMPT
 
 # The files that may name the processor class, in AutoProcessor's order.
 NAMING_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")
@@ -56,7 +57,7 @@ def _find_class(name: str | None, model_type: str | None):
     import transformers
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-    name = name or PROCESSOR_MAPPING_NAMES.get(model_type)
+    name = name or PROCESSOR_MAPPING_NAMES.get(model_type) or NO_PROMPT.get(model_type)
     return getattr(transformers, name, None) if name else None
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-from caption.engine.checkpoint import first_line
+from caption.engine import EngineOptions
+from caption.engine.checkpoint import first_line, read_config
 from caption.engine.errors import DoesNotLoad
+from caption.engine.families import ENDED_PROMPTS
 
 # "labels" are for training (PaliGemma makes them whenever it sees a prompt).
 NOT_FOR_GENERATION = {"labels"}
@@ -22,11 +24,14 @@ class Prompter:
 
     processor: as load_processor returns it. image_token_id: the config's; None where the model has none (BLIP, whose
     text decoder sees the picture by cross attention). prompt: to find the way with. system_prompt: the system's, or
-    empty. Raises DoesNotLoad, also where there is a system prompt and no chat template to put it into.
+    empty. ended: the tokenizer ends prompts, which are to go on.
+    Raises DoesNotLoad, also where there is a system prompt and no chat template to put it into.
     """
 
-    def __init__(self, processor, image_token_id: int | None, prompt: str, system_prompt: str = ""):
-        self.processor = processor
+    def __init__(
+        self, processor, image_token_id: int | None, prompt: str, system_prompt: str = "", ended: bool = False
+    ):
+        self.processor, self.ended = processor, ended
         self.system_prompt = system_prompt
         self.chat_template = _chat_template(processor)
         if system_prompt and not self.chat_template:
@@ -79,7 +84,22 @@ class Prompter:
         # A template may write the first token itself; the tokenizer would set a second one before it.
         once = {"add_special_tokens": False} if self.chat_template and begin and text.startswith(begin) else {}
         made = self.processor(images=[image], text=[text], return_tensors="np", **once)
-        return {name: value for name, value in made.items() if name not in NOT_FOR_GENERATION}
+        made = {name: value for name, value in made.items() if name not in NOT_FOR_GENERATION}
+        return _without_end(made, self.processor.tokenizer.sep_token_id) if self.ended else made
+
+
+def make_prompter(options: EngineOptions, processor) -> Prompter:
+    """The one of a run. Raises NotFound and DoesNotLoad."""
+    config = read_config(options.model)
+    ended = config.get("model_type") in ENDED_PROMPTS
+    return Prompter(processor, find_image_token_id(config), options.prompt, options.system_prompt, ended)
+
+
+def _without_end(inputs: dict[str, np.ndarray], end: int | None) -> dict[str, np.ndarray]:
+    ids = inputs["input_ids"]
+    if ids[0, -1] != end:
+        return inputs
+    return {name: value[:, :-1] if value.shape == ids.shape else value for name, value in inputs.items()}
 
 
 def find_image_token_id(config: dict) -> int | None:

@@ -133,8 +133,8 @@ class SlotEngine(ModelEngine):
         if doubted := [one for one in self.waiting if one.key in self.apart]:
             return doubted[:1]
         group = next(iter(self.grouped(self.waiting)))
-        group.sort(key=lambda request: request.inputs["input_ids"].shape[1])
-        longest = [request.inputs["input_ids"].shape[1] for request in group]
+        group.sort(key=lambda request: request.prompt_tokens)
+        longest = [request.prompt_tokens for request in group]
         most = FIRST_TOKENS if self.memory and not self.memory.measured else self.prefill_tokens
         fits = [count for count, length in enumerate(longest, 1) if count * length <= most]
         self.fitting = max(1, most // longest[-1])
@@ -151,7 +151,7 @@ class SlotEngine(ModelEngine):
             if len(requests) == 1 and not self.held:
                 raise
             # What is held has its memory and goes on; the group comes again in smaller parts, or alone.
-            self.prefill_tokens = max(1, sum(one.inputs["input_ids"].shape[1] for one in requests) // 2)
+            self.prefill_tokens = max(1, sum(one.prompt_tokens for one in requests) // 2)
             return len(requests) > 1
         except Exception as error:
             if classify(error) != "item":
@@ -192,7 +192,7 @@ class SlotEngine(ModelEngine):
         """
         if not self.memory or not self.memory.measured:
             return True
-        need = max(one.inputs["input_ids"].shape[1] + self._limit(one) for one in self.waiting)
+        need = max(one.prompt_tokens + self._limit(one) for one in self.waiting)
         decoder = self.decoder
         if need <= decoder.capacity:
             return True

@@ -10,7 +10,7 @@ from caption.engine.generate import GenerateEngine
 from caption.engine.pixels import Packed
 
 from .helpers import caption_all, options, picture, pictures, set_ends, spell_ids, unpacked
-from .tiny import FAMILIES, prompts_for
+from .tiny import FAMILIES, PICTURES, prompts_for
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_half_precision(checkpoint, name, dtype):
     engine, preparer = GenerateEngine(settings), load_preparer(settings)
     set_ends(engine.model, [])
     inputs = preparer.prepare(picture(0))
-    carried = inputs["pixel_values"]
+    carried = inputs[PICTURES.get(name, "pixel_values")]
     if not isinstance(carried, Packed):
         assert carried.dtype == ("float16" if dtype == "fp16" else "float32")
     assert caption_all(engine, [Request(0, inputs, 0)])[0].tokens == 3

@@ -11,7 +11,7 @@ from caption.engine.base import load
 from caption.engine.decoder import Decoder
 from caption.engine.generate import GenerateEngine
 from caption.engine.slots import SlotEngine
-from tests.runs import run
+from tests.runs import captions, run
 
 from .helpers import caption_all, options, picture, pictures, set_ends, spell_ids
 from .tiny import prompts_for
@@ -379,6 +379,20 @@ def test_a_run_says_why_its_model_is_slower(checkpoint, tmp_path):
     reason = "Kosmos2ForConditionalGeneration can't be captioned in slots"
     assert reason in done.stdout + done.stderr
     assert reason in (tmp_path / "out" / "run.json").read_text()
+
+
+def test_a_run_says_that_its_model_reads_no_prompt_and_captions_a_picture_alike_whatever_it_says(checkpoint, tmp_path):
+    (tmp_path / "in").mkdir()
+    picture(0).save(tmp_path / "in" / "one.png")
+    found = set()
+    for name, prompt in (("short", "Describe it."), ("long", "Say, at some length, what there is to see.")):
+        model = ("--model", checkpoint("vision_encoder_decoder"), "--prompt", prompt, "--max-new-tokens", 8)
+        keep = ("--on-flag", "empty=keep,pad-flood=keep,loop=keep")
+        done = run(tmp_path / "in", "--output", tmp_path / name, *model, *keep)
+        assert done.returncode == 0, done.stderr
+        assert "VisionEncoderDecoderModel reads no prompt, so that --prompt changes nothing" in done.stderr
+        found.add(captions(tmp_path / name)["one.png"]["caption"])
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("unlike", [True, False], ids=["prompts of unlike lengths", "of one length"])

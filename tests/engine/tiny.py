@@ -249,9 +249,44 @@ def mllama():
     return "Mllama", config, "MllamaProcessor", {}, pictures, tok, CHAT.replace("IMAGE", "<|image|>")
 
 
+def git():
+    """A decoder that is asked in the first words of its text, by a tokenizer that ends them."""
+    tok = tokenizer("[CLS]", eos="[SEP]", pad="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
+    marks = [(token, tok.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
+    tok.backend_tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=marks)
+    words = text(tok, max_position_embeddings=128, bos_token_id=tok.cls_token_id)
+    for name in ("model_type", "num_key_value_heads"):
+        del words[name]
+    config = T.GitConfig(vision_config={**VISION, "image_size": 56, "patch_size": 14}, **words)
+    return "Git", config, "GitProcessor", {}, T.CLIPImageProcessorPil(**CROPPED), tok, None
+
+
+def vision_encoder_decoder():
+    """ViT and GPT-2: no prompt, and no processor named."""
+    tok = tokenizer(bos_token="<bos>")
+    ids = {key: value for key, value in text(tok).items() if key.endswith("token_id")}
+    decoder = T.GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=len(tok), n_positions=128, **ids)
+    encoder = T.ViTConfig(**VISION, image_size=56, patch_size=14)
+    config = T.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config.decoder_start_token_id, config.pad_token_id = tok.bos_token_id, tok.pad_token_id
+    return "VisionEncoderDecoder", config, None, {}, T.ViTImageProcessorPil(size=TILE), tok, None
+
+
+def pix2struct():
+    """The prompt is the beginning of what the decoder writes."""
+    tok = tokenizer(bos_token="<bos>")
+    sides = {"hidden_size": 32, "d_kv": 16, "d_ff": 64}
+    words = {"vocab_size": len(tok), "num_layers": 2, "num_heads": 2, "decoder_start_token_id": tok.pad_token_id}
+    words |= {"pad_token_id": tok.pad_token_id, "eos_token_id": tok.eos_token_id}
+    vision = {**sides, "patch_embed_hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = T.Pix2StructConfig(text_config={**sides, **words}, vision_config=vision, is_vqa=False)
+    return "Pix2Struct", config, "Pix2StructProcessor", {}, T.Pix2StructImageProcessorPil(max_patches=32), tok, None
+
+
 FAMILIES = {build.__name__: build for build in (
     qwen2_vl, qwen2_5_vl, qwen3_vl, idefics2, idefics3, smolvlm, llava, llava_next, llava_onevision, internvl,
-    paligemma, gemma3, blip, blip_2, instructblip, kosmos2, florence2, mllama)}  # fmt: skip
+    paligemma, gemma3, blip, blip_2, instructblip, kosmos2, florence2, mllama, git,
+    vision_encoder_decoder, pix2struct)}  # fmt: skip
 PROMPTS = ["Describe it.", "What is there to see, and where does it stand?", "Say."]
 # Families without a chat template: prompts as their cards write them.
 PLAIN = {
@@ -261,7 +296,12 @@ PLAIN = {
     "instructblip": ["Write a short description.", "What is there to see?", "Say."],
     "kosmos2": ["<grounding>An image of", "Describe this image in detail:", "<grounding>A"],
     "florence2": ["<CAPTION>", "<MORE_DETAILED_CAPTION>", "<DETAILED_CAPTION>"],
+    "git": ["a picture of", "this is a large photograph of", "a"],
+    "vision_encoder_decoder": PROMPTS,
+    "pix2struct": ["A picture of", "This is a large photograph of", "A"],
 }
+PICTURES = {"pix2struct": "flattened_patches"}  # the name of the array, if not pixel_values
+MODELS = {"Git": "GitForCausalLM", "VisionEncoderDecoder": "VisionEncoderDecoderModel"}
 
 
 def prompts_for(name: str) -> list[str]:
@@ -277,7 +317,7 @@ def write(name: str, folder: Path) -> Path:
     """Write the family's checkpoint into `folder`, and return that."""
     family, config, processor_class, settings, pictures, tok, template = FAMILIES[name]()
     torch.manual_seed(0)
-    model = getattr(T, family + "ForConditionalGeneration")(config)
+    model = getattr(T, MODELS.get(family, family + "ForConditionalGeneration"))(config)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if parameter.dim() > 1:
@@ -289,5 +329,6 @@ def write(name: str, folder: Path) -> Path:
     if name == "instructblip":
         tok.save_pretrained(folder / "qformer_tokenizer")
     pictures.save_pretrained(folder)
-    (folder / "processor_config.json").write_text(json.dumps({"processor_class": processor_class, **settings}))
+    if processor_class:
+        (folder / "processor_config.json").write_text(json.dumps({"processor_class": processor_class, **settings}))
     return folder
