@@ -1,6 +1,8 @@
 """Rows of text decoded side by side, each at a step of its own: the state of all slots, and one step of all of them."""
 
+import contextlib
 from collections import Counter, deque
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -14,12 +16,13 @@ from caption.engine.look import Look
 from caption.engine.prefill import Prefilled
 from caption.engine.rows import Rows, Unsupported
 from caption.engine.sampling import NonFiniteWatch
-from caption.engine.slotcache import SlotCache, grown
+from caption.engine.slotcache import STATEFUL, SlotCache, grown
 
 NEVER = NonFiniteWatch.NEVER
 # Views of the cache on a GPU: few, as each costs a captured graph. On a CPU, a multiple of CPU_VIEW.
 VIEWS = (256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768)
 CPU_VIEW = 64
+MASKED = {"full_attention", "sliding_attention"}  # kinds of layers that see tokens
 PART = 4  # all rows are computed, or a fourth of them, or a fourth of those, …
 
 
@@ -126,7 +129,7 @@ class Decoder:
         fit_positions(self.inner)
         self.window = getattr(config, "sliding_window", None)
         self.adds_masks = config._attn_implementation == "eager"
-        if unknown := set(self.mask_layers or ()) - {"full_attention", "sliding_attention"}:
+        if unknown := set(self.mask_layers or ()) - MASKED - STATEFUL:
             raise Unsupported(f"it has layers of {', '.join(sorted(unknown))}")
 
     def _rowwise(self, group: Prefilled) -> dict[str, torch.Tensor]:
@@ -230,11 +233,8 @@ class Decoder:
 
     @property
     def cache_bytes(self) -> Counter[torch.device]:
-        """That keys and values take on each device."""
-        taken = Counter()
-        for layer in (*self.cache.layers, *self.cache.cross) if self.cache else ():
-            taken[layer.keys.device] += layer.keys.nbytes + layer.values.nbytes
-        return taken
+        """That it takes on each device."""
+        return self.cache.nbytes if self.cache else Counter()
 
     def _moved(self) -> None:
         if self.graphs:
@@ -256,7 +256,7 @@ class Decoder:
         part = self._computed(view)
         for _ in range(steps):
             if self.graphs:
-                self.graphs.run((view, part, self.looks_back), self._step, self.state.live)
+                self.graphs.run((view, part, self.looks_back), self._step, self._undone)
             else:
                 self._step(view, part, self.looks_back)
         for row in self.filled:
@@ -264,6 +264,18 @@ class Decoder:
         self.turn += 1
         if self.device.type == "cuda":
             self.looks.append(Look(self.state, self.turn))
+
+    @contextlib.contextmanager
+    def _undone(self) -> Iterator[None]:
+        """Steps within it see nothing alive, which so stays as it is; what they replace all the same is put back."""
+        alive, rows = self.state.live.clone(), self._there(list(self.filled))
+        states = self.cache.states_in(rows)
+        self.state.live.zero_()
+        try:
+            yield
+        finally:
+            self.state.live.copy_(alive)
+            self.cache.set_states(rows, states)
 
     def _step(self, view: int, part: int, looks_back: bool) -> None:
         state = SimpleNamespace(**{name: tensor[:part] for name, tensor in vars(self.state).items()})
@@ -310,14 +322,14 @@ class Decoder:
         inputs |= {"use_cache": True, "return_dict": True}
         return self.inner(**inputs).logits[:, -1].float()
 
-    def _masks(self, view: int, state: SimpleNamespace) -> torch.Tensor | dict[str, torch.Tensor]:
+    def _masks(self, view: int, state: SimpleNamespace) -> torch.Tensor | dict[str, torch.Tensor | None]:
         """Each row sees its own text, and no more of it than the window of the layer: [rows, 1, 1, view], or its first
-        place and its end, [rows, 1, 1, 2]."""
+        place and its end, [rows, 1, 1, 2]. None for layers that see a state."""
         if self.kernels:
             masks = {"full_attention": _range(state, None), "sliding_attention": _range(state, self.window)}
             if self.mask_layers is None:
                 return masks["sliding_attention"]
-            return {name: masks[name] for name in self.mask_layers}
+            return {name: masks.get(name) for name in self.mask_layers}
         positions, place = state.positions[:, None], torch.arange(view, device=self.device)
         full = place <= positions
         masks = {"full_attention": full}
@@ -325,7 +337,7 @@ class Decoder:
             masks["sliding_attention"] = full & (place > positions - self.window)
         if self.mask_layers is None:
             return self._as_added(masks.get("sliding_attention", full))
-        return {name: self._as_added(masks[name]) for name in self.mask_layers}
+        return {name: self._as_added(masks[name]) if name in masks else None for name in self.mask_layers}
 
     def _as_added(self, mask: torch.Tensor) -> torch.Tensor:
         mask = mask[:, None, None]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -25,18 +26,16 @@ class Graphs:
         self.wanted[shape] += 1
         return shape in self.graphs or self.wanted[shape] > PAYS
 
-    def run(self, shape: tuple[Hashable, ...], step: Callable[..., None], live: torch.Tensor) -> None:
+    def run(
+        self, shape: tuple[Hashable, ...], step: Callable[..., None], undone: Callable[[], AbstractContextManager]
+    ) -> None:
         """Do `step(*shape)`, captured at its first time.
 
-        live: bool[rows]. The runs before a capture and the capture itself see nothing alive, and so change nothing.
+        undone: within it, steps change nothing for good: the runs before a capture, and the capture itself.
         """
         if shape not in self.graphs:
-            alive = live.clone()
-            live.zero_()
-            try:
+            with undone():
                 self.graphs[shape] = self._capture(shape, step)
-            finally:
-                live.copy_(alive)
         self.graphs[shape].replay()
 
     def _capture(self, shape: tuple[Hashable, ...], step: Callable[..., None]) -> torch.cuda.CUDAGraph:

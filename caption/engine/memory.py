@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from caption.engine.prefill import Prefilled
-from caption.engine.slotcache import parts
+from caption.engine.slotcache import parts, states_of
 
 SPARE = 0.03  # of the card, which is left free: for fragments, and for what the driver takes later
 MOST_SLOTS = 512  # more make a step longer by as much as they add to it
@@ -34,12 +34,13 @@ class Memory:
 
     def measure(self, group: Prefilled) -> None:
         taken = torch.cuda.max_memory_allocated(self.device) - self.before
-        own, _ = parts(group.cache)
-        places = len(group.logits) * own[0].keys.shape[2]
-        here = [layer.keys.nbytes + layer.values.nbytes for layer in own if layer.keys.device == self.device]
+        found, rows = parts(group.cache), len(group.logits)
+        places = rows * found.own[0].keys.shape[2]
+        here = [layer.keys.nbytes + layer.values.nbytes for layer in found.own if layer.keys.device == self.device]
+        states = [state for layer in found.states for state in states_of(layer).values() if state.device == self.device]
         self.token_bytes = max(self.token_bytes, taken / group.ids.numel(), 1.0)
         self.place_bytes = sum(here) / places
-        self.row_bytes = group.logits.shape[1] * LOGITS
+        self.row_bytes = group.logits.shape[1] * LOGITS + sum(state.nbytes for state in states) // rows
 
     def plan(self, capacity: int, held: int) -> tuple[int, int]:
         """How many slots of `capacity` places fit beside a group of prompts, and how many tokens that may have.

@@ -9,7 +9,7 @@ from transformers.cache_utils import Cache
 
 from caption.engine import EngineOptions
 from caption.engine.rows import RowProcessors, Unsupported
-from caption.engine.slotcache import PromptLayer
+from caption.engine.slotcache import PromptLayer, prompt_cache
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Prefill:
             raise Unsupported("its generation_config forbids a cache")
         decoder_only = not model.config.is_encoder_decoder
         mask = kwargs.get("attention_mask") if decoder_only else None
-        # Plain layers keep every token, where those of sliding windows would drop some.
         both = isinstance(kwargs.get("past_key_values"), EncoderDecoderCache)
-        kwargs["past_key_values"] = EncoderDecoderCache(_cache(), _cache()) if both else _cache()
+        own = prompt_cache(model.config.get_text_config(decoder=True))
+        kwargs["past_key_values"] = EncoderDecoderCache(own, _cross_cache()) if both else own
         padding = None if mask is None else (mask == 0).sum(1)
         # Asked before the forward: the host must not wait for its end, but have the next steps and group ready then.
         missing = [0] * len(input_ids) if padding is None else padding.tolist()
@@ -72,7 +72,7 @@ class Prefill:
         return input_ids
 
 
-def _cache() -> DynamicCache:
+def _cross_cache() -> DynamicCache:
     cache = DynamicCache()
     cache.layer_class_to_replicate = PromptLayer
     return cache

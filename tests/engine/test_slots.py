@@ -51,7 +51,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "llava_next", "blip_2", "florence2"])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "llava_next", "blip_2", "florence2", "qwen3_5"])
 def test_the_words_of_generate_for_all_that_is_asked_of_them(checkpoint, name, setting):
     changes, configured = SETTINGS[setting]
     settings = options(checkpoint(name), max_new_tokens=14, **changes)

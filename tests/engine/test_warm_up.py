@@ -48,6 +48,7 @@ def computed(monkeypatch):
         decoder.inner = SimpleNamespace(config=SimpleNamespace(is_encoder_decoder=False))
         decoder.processors = SimpleNamespace(looks_back=False)
         decoder.state, decoder.rows, decoder.capacity = SimpleNamespace(live=torch.zeros(64).bool()), 64, 256
+        decoder.cache = SimpleNamespace(states_in=lambda rows: [], set_states=lambda rows, states: None)
         monkeypatch.setattr(decoder, "_step", lambda view, part, looks_back: seen.append(part))
         if graphs:
             replayed = [seen.append]
@@ -101,7 +102,7 @@ class OneStream(SlotEngine):
 
 
 @pytest.mark.parametrize("changes", [{}, {"repetition_penalty": 1.5, "temperature": 0.8}])
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "smolvlm", "florence2"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "smolvlm", "florence2", "qwen3_5"])
 def test_a_group_of_noise_before_the_first_pictures_changes_no_text(checkpoint, name, changes, monkeypatch):
     monkeypatch.setattr(dummy, "SIZE", (90, 60))
     settings = options(checkpoint(name), batch_size=9, **changes)
@@ -154,7 +155,7 @@ def test_a_device_that_is_lost_before_the_first_pictures_is_not_left_to_them(hel
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("batch_size", [None, 3])
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "florence2"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "florence2", "qwen3_5"])
 def test_an_engine_that_has_warmed_up_says_the_same_and_holds_nothing(checkpoint, name, batch_size):
     settings = options(checkpoint(name), device="cuda", batch_size=batch_size, max_new_tokens=12)
     requests = requests_for(settings.model, name, 8, limits=(12, 5))

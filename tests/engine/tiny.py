@@ -45,7 +45,7 @@ def text(tok, model_type="llama", **others):
 def qwen(family, vision, patch=14, **text_settings):
     named = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
     tok = tokenizer("<|vision_start|>", "<|vision_end|>", named=named)
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3], **text_settings.pop("rope", {})}
     settings = text(tok, rope_parameters=rope, **text_settings)
     del settings["model_type"]
     ids = {f"{key}_id": tok.convert_tokens_to_ids(token) for key, token in {
@@ -70,6 +70,17 @@ def qwen3_vl():
     deep = {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]}
     vision = {"hidden_size": 32, "out_hidden_size": 64, "intermediate_size": 64, **deep}
     return qwen("Qwen3VL", vision, patch=16, head_dim=16)
+
+
+def qwen3_5():
+    """Layers of linear attention, which keep a state and no tokens, between those of full attention."""
+    layers = {"num_hidden_layers": 4, "layer_types": ["linear_attention", "full_attention"] * 2}
+    linear = {"linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_num_key_heads": 2,
+              "linear_num_value_heads": 4}  # fmt: skip
+    vision = {"num_position_embeddings": 64, "hidden_size": 32, "out_hidden_size": 64, "intermediate_size": 64}
+    rope = {"mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    made = qwen("Qwen3_5", vision, patch=16, head_dim=16, rope=rope, **layers, **linear)
+    return *made[:2], "Qwen3VLProcessor", *made[3:]
 
 
 def tiled(family, named=None):
@@ -284,7 +295,7 @@ def pix2struct():
 
 
 FAMILIES = {build.__name__: build for build in (
-    qwen2_vl, qwen2_5_vl, qwen3_vl, idefics2, idefics3, smolvlm, llava, llava_next, llava_onevision, internvl,
+    qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5, idefics2, idefics3, smolvlm, llava, llava_next, llava_onevision, internvl,
     paligemma, gemma3, blip, blip_2, instructblip, kosmos2, florence2, mllama, git,
     vision_encoder_decoder, pix2struct)}  # fmt: skip
 PROMPTS = ["Describe it.", "What is there to see, and where does it stand?", "Say."]
