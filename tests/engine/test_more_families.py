@@ -64,17 +64,40 @@ FAMILIES = {
         },
         "image_token_id": IMAGE, **{name: 151 + place for place, name in enumerate(TOKENS)},
     }, 4),
+    "Lfm2Vl": ({
+        "text_config": {
+            "model_type": "lfm2", "layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "block_ff_dim": 48,
+            **TEXT,
+        },
+        "vision_config": {**SIGLIP, "model_type": "siglip2_vision_model", "num_patches": 16, "vision_use_head": False},
+        "image_token_id": IMAGE, "downsample_factor": 2, "projector_hidden_size": 32,
+    }, 4),
+    "GotOcr2": ({
+        "text_config": {"model_type": "qwen2", **TEXT},
+        "vision_config": {
+            "hidden_size": 32, "output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "image_size": 256, "patch_size": 16, "window_size": 4, "global_attn_indexes": [1], "mlp_dim": 48,
+        },
+        "image_token_index": IMAGE,
+    }, 16),
 }  # fmt: skip
+MIXED = {"AyaVision", "Cohere2Vision", "Lfm2Vl"}  # layers that are not all of one kind
 
 
 def inputs_for(name: str, count: int, seed: int) -> dict[str, np.ndarray]:
     """A picture of noise and a prompt, the longer the higher the seed."""
     random = np.random.default_rng(seed)
-    pixels = random.normal(size=(1, 3, 56, 56)).astype(np.float32)
+    side = 256 if name == "GotOcr2" else 56
+    pixels = random.normal(size=(1, 3, side, side)).astype(np.float32)
     ids = [*random.integers(10, 100, 3), *[IMAGE] * count, *random.integers(10, 100, 3 + 2 * seed)]
     inputs = {"pixel_values": pixels}
     if name == "Mistral3":
         inputs["image_sizes"] = np.array([[56, 56]])
+    if name == "Lfm2Vl":
+        inputs = {
+            "pixel_values": random.normal(size=(1, 16, 3 * 14 * 14)).astype(np.float32),
+            "pixel_attention_mask": np.ones((1, 16), np.int64), "spatial_shapes": np.array([[4, 4]]),
+        }  # fmt: skip
     if name == "Glm4v":
         ids = [*ids[:3], 152, *ids[3 : 3 + count], 153, *ids[3 + count :]]
         inputs = {
@@ -107,5 +130,5 @@ def test_slots_and_packed_prompts_write_what_each_writes_alone(name):
     assert texts(SlotEngine(options("", batch_size=3), loaded)) == alone
     attention.install(model)
     packed = packing.install(model)
-    assert (packed is None) == (name in ("AyaVision", "Cohere2Vision")), "whose layers are not all of one kind"
+    assert (packed is None) == (name in MIXED)
     assert texts(SlotEngine(options("", batch_size=3), loaded)) == alone
