@@ -45,15 +45,16 @@ class Prompter:
 
     def _find_way(self, image_token_id: int | None, prompt: str) -> Callable[[str], str]:
         picture = Image.new("RGB", (64, 64), (127, 127, 127))
-        trouble = "the picture's token does not show up in the prompt"
+        troubles = []
         for place in self._ways():
             try:
                 inputs = self._process(picture, place(prompt))
             except Exception as error:  # whatever a template or processor raises: this is not its way
-                trouble = first_line(error)
+                troubles.append(first_line(error))
                 continue
             if image_token_id is None or (inputs["input_ids"] == image_token_id).any():
                 return place
+        trouble = troubles[0] if troubles else "the picture's token does not show up in it"
         raise DoesNotLoad(f"the processor finds no place for a picture in the prompt {prompt!r}: {trouble}")
 
     def _ways(self) -> Iterator[Callable[[str], str]]:
@@ -65,7 +66,8 @@ class Prompter:
             yield lambda prompt: self._chat(f"{token}\n{prompt}" if token else prompt)
         else:
             yield lambda prompt: prompt
-            yield lambda prompt: prompt if token in prompt else f"{token}{prompt}"
+            if token:
+                yield lambda prompt: prompt if token in prompt else f"{token}{prompt}"
 
     def _chat(self, content) -> str:
         messages = [{"role": "user", "content": content}]
