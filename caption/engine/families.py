@@ -14,7 +14,7 @@ UNPADDABLE = {
     "blip",
     # Positions of the prompt skip padding, those of later tokens count it (modeling_kosmos2.py:663).
     "kosmos-2",
-    # Positions count padding (modeling_git.py:134).
+    # Positions count padding (modeling_git.py:101).
     "git",
     # The prompt is the beginning of the text, which the decoder reads from its left edge.
     "pix2struct",

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from transformers import DynamicCache, EncoderDecoderCache, EosTokenCriteria, MaxLengthCriteria, StaticCache
+from transformers import EncoderDecoderCache, EosTokenCriteria, MaxLengthCriteria, StaticCache
 from transformers.cache_utils import Cache
 
 from caption.engine import EngineOptions
 from caption.engine.rows import RowProcessors, Unsupported
-from caption.engine.slotcache import PromptLayer, prompt_cache
+from caption.engine.slotcache import plain_cache, prompt_cache
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Prefill:
         mask = kwargs.get("attention_mask") if decoder_only else None
         both = isinstance(kwargs.get("past_key_values"), EncoderDecoderCache)
         own = prompt_cache(model.config.get_text_config(decoder=True))
-        kwargs["past_key_values"] = EncoderDecoderCache(own, _cross_cache()) if both else own
+        kwargs["past_key_values"] = EncoderDecoderCache(own, plain_cache()) if both else own
         padding = None if mask is None else (mask == 0).sum(1)
         # Asked before the forward: the host must not wait for its end, but have the next steps and group ready then.
         missing = [0] * len(input_ids) if padding is None else padding.tolist()
@@ -70,12 +70,6 @@ class Prefill:
             tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,),
         )
         return input_ids
-
-
-def _cross_cache() -> DynamicCache:
-    cache = DynamicCache()
-    cache.layer_class_to_replicate = PromptLayer
-    return cache
 
 
 def _mask_layers(model, ids: torch.Tensor, kwargs: dict) -> tuple[str, ...] | None:

@@ -46,12 +46,17 @@ class PromptLayer(DynamicLayer):
         return self.keys, self.values
 
 
+def plain_cache() -> DynamicCache:
+    """An empty cache that keeps every token, where layers of sliding windows would drop some."""
+    cache = DynamicCache()
+    cache.layer_class_to_replicate = PromptLayer
+    return cache
+
+
 def prompt_cache(config: PreTrainedConfig) -> DynamicCache:
-    """An empty cache that keeps every token of the prompts, where layers of sliding windows would drop some."""
+    """The same, with places for states in the layers that keep those instead. config: of the text model."""
     if not STATEFUL & set(getattr(config, "layer_types", None) or ()):
-        cache = DynamicCache()
-        cache.layer_class_to_replicate = PromptLayer
-        return cache
+        return plain_cache()
     cache = DynamicCache(config=config)
     plain = (DynamicLayer, DynamicSlidingWindowLayer)
     cache.layers = [PromptLayer() if type(layer) in plain else layer for layer in cache.layers]

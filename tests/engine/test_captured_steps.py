@@ -26,7 +26,7 @@ def graph_engine(settings):
     return engine
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_5"])
 def test_a_text_with_a_penalty_of_its_own_among_others(checkpoint, name):
     settings = options(checkpoint(name), device="cuda", batch_size=3, max_new_tokens=14)
     plain = requests_for(settings.model, name, 7, limits=(14, 6, 10))
@@ -60,7 +60,7 @@ def test_an_adapter_that_comes_and_goes(checkpoint, tmp_path, name):
     assert words(engine, folder, name) == bare
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_5"])
 def test_words_that_are_forbidden_stay_so_when_later_groups_have_taken_memory(checkpoint, name):
     settings = options(checkpoint(name), device="cuda", batch_size=3, max_new_tokens=12)
     requests = requests_for(settings.model, name, 12, limits=(12, 7, 9))
