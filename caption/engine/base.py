@@ -81,8 +81,13 @@ class ModelEngine(ABC):
         self.image_processor = type(loaded.processor.image_processor).__name__
 
     @property
-    def slots(self) -> int:
-        return self.options.batch_size or AUTO_SLOTS
+    def asks_memory(self) -> bool:
+        """Whether a card's memory decides how many texts there are side by side."""
+        return self.options.batch_size is None and self.options.device == "cuda"
+
+    @property
+    @abstractmethod
+    def slots(self) -> int: ...
 
     @property
     @abstractmethod

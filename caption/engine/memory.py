@@ -32,13 +32,25 @@ class Memory:
         torch.cuda.reset_peak_memory_stats(self.device)
         self.before = torch.cuda.memory_allocated(self.device)
 
+    @property
+    def taken(self) -> int:
+        """The most bytes at a moment since `watch`, less what was taken before."""
+        return torch.cuda.max_memory_allocated(self.device) - self.before
+
+    def room(self, held: int = 0) -> float:
+        """Bytes that are free for this process. held: of those that it has taken, what counts as free."""
+        free, total = torch.cuda.mem_get_info(self.device)
+        allocated = torch.cuda.memory_allocated(self.device)
+        unused = torch.cuda.memory_reserved(self.device) - allocated
+        own = self.share * (1 - SPARE) * total - allocated
+        return max(min(free + unused - SPARE * total, own) + held, 0)
+
     def measure(self, group: Prefilled) -> None:
-        taken = torch.cuda.max_memory_allocated(self.device) - self.before
         found, rows = parts(group.cache), len(group.logits)
         places = rows * found.own[0].keys.shape[2]
         here = [layer.keys.nbytes + layer.values.nbytes for layer in found.own if layer.keys.device == self.device]
         states = [state for layer in found.states for state in states_of(layer).values() if state.device == self.device]
-        self.token_bytes = max(self.token_bytes, taken / group.ids.numel(), 1.0)
+        self.token_bytes = max(self.token_bytes, self.taken / group.ids.numel(), 1.0)
         self.place_bytes = sum(here) / places
         self.row_bytes = group.logits.shape[1] * LOGITS + sum(state.nbytes for state in states) // rows
 
@@ -47,11 +59,7 @@ class Memory:
 
         held: bytes that the cache takes already, which count as free.
         """
-        free, total = torch.cuda.mem_get_info(self.device)
-        allocated = torch.cuda.memory_allocated(self.device)
-        unused = torch.cuda.memory_reserved(self.device) - allocated
-        own = self.share * (1 - SPARE) * total - allocated
-        room = max(min(free + unused - SPARE * total, own) + held, 0)
+        room = self.room(held)
         tokens = max(1, min(MOST_TOKENS, int(room * PROMPTS / self.token_bytes)))
         slots = int((room - tokens * self.token_bytes) / (self.place_bytes * capacity + self.row_bytes))
         return max(1, min(MOST_SLOTS, slots)), tokens
@@ -75,6 +83,11 @@ class Cards:
     def measure(self, group: Prefilled) -> None:
         for memory in self.memories:
             memory.measure(group)
+
+    @property
+    def bear_twice(self) -> bool:
+        """Whether what was taken since `watch`, and is free again, would fit in twice."""
+        return all(2 * memory.taken <= memory.room() for memory in self.memories)
 
     def plan(self, capacity: int, held: Mapping[torch.device, int]) -> tuple[int, int]:
         """As Memory's. held: of each device, the bytes that the cache takes already."""

@@ -37,8 +37,7 @@ class SlotEngine(ModelEngine):
         self.graphs = options.device == "cuda" if graphs is None else graphs
         # Prompts are prepared beside the steps, with waits of the host for the device that must not be for all of it.
         self.beside = torch.cuda.Stream() if options.device == "cuda" else None
-        decides = options.batch_size is None and self.beside is not None
-        self.memory = Cards(self.model, options.memory_share) if decides else None
+        self.memory = Cards(self.model, options.memory_share) if self.asks_memory else None
         self.prefill_tokens = MOST_TOKENS  # of one group, padding included
         self.reset()
 

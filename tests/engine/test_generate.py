@@ -1,11 +1,12 @@
 """The plain engine: limits, ends, flags, beams, what it says of itself."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from caption.engine import DoesNotLoad, Request, load_preparer
+from caption.engine import DoesNotLoad, Request, load_engine, load_preparer
 from caption.engine.generate import GenerateEngine
 from caption.engine.pixels import Packed
 
@@ -28,6 +29,34 @@ def test_each_request_has_its_own_limit(llava):
     for limit, answer in answers.items():
         assert (answer.tokens, answer.finish_reason) == (limit, "length")
         assert answers[10].text.startswith(answer.text)
+
+
+def test_full_batches_are_doubled_as_long_as_memory_bears_it_and_captions_stay(checkpoint):
+    settings = options(checkpoint("llava"), batch_size=None)
+    engine, preparer = GenerateEngine(settings), load_preparer(settings)
+    prepared = [preparer.prepare(image) for image in pictures(8)]
+    requests = [Request(key, prepared[key % 8], key) for key in range(60)]
+    expected = caption_all(engine, requests)
+    assert engine.slots == 8
+    watched = []
+    engine.memory = SimpleNamespace(watch=lambda: watched.append(engine.slots), bear_twice=True)
+    caption_all(engine, requests[:5])
+    assert engine.slots == 8, "a batch that is not full says nothing"
+    assert caption_all(engine, requests) == expected
+    assert watched == [8, 8, 16, 32, 64] and engine.slots == 64, "8, 16 and 32 were full, 4 were left"
+    engine.memory.bear_twice = False
+    caption_all(engine, [*requests, *(dataclasses.replace(one, key=-1 - one.key) for one in requests)])
+    assert engine.slots == 64
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_batches_of_what_can_not_go_in_slots_grow(checkpoint):
+    settings = options(checkpoint("kosmos2"), batch_size=None, device="cuda", prompt=prompts_for("kosmos2")[0])
+    engine, inputs = load_engine(settings), load_preparer(settings).prepare(picture(1))
+    assert engine.name == "generate" and engine.slots == 8
+    answers = caption_all(engine, [Request(key, inputs, key) for key in range(130)])
+    assert len(answers) == 130 and engine.slots > 32
 
 
 def test_the_end_token_is_neither_counted_nor_spoken(llava):

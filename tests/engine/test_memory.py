@@ -77,6 +77,21 @@ def test_of_several_cards_the_scarcest_decides(card):
     assert cards.plan(2048, held) == other.plan(2048, GIB) < memory.plan(2048, 0)
 
 
+def test_what_a_batch_took_must_fit_twice_on_each_card_before_batches_are_doubled(card, monkeypatch):
+    memory, state = card
+    peaks = {memory.device: 5 * GIB, torch.device("cuda", 1): 5 * GIB}
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peaks[device])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    cards = Cards(torch.nn.Module())
+    cards.memories = [memory, Memory(torch.device("cuda", 1))]
+    cards.watch()  # 2 GiB are taken before, so 3 GiB by the batch
+    assert cards.bear_twice, "8 GiB are free, and 1 that torch holds"
+    state["free"] = 5 * GIB
+    assert not cards.bear_twice
+    state["free"], peaks[torch.device("cuda", 1)] = 8 * GIB, 7 * GIB
+    assert not cards.bear_twice
+
+
 @pytest.mark.gpu
 def test_on_a_card_that_is_nearly_taken_the_plan_can_be_allocated():
     device = torch.device("cuda")
