@@ -182,6 +182,25 @@ def gemma3():
     return "Gemma3", config, "Gemma3Processor", {"image_seq_length": 4}, pictures, tok, template
 
 
+def gemma4():
+    """Heads of two sizes, and layers that read the keys and values of others."""
+    named = {"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>"}
+    audio = {"audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"}
+    tok = tokenizer("<|video|>", named=named | audio, bos_token="<bos>")
+    words = text(tok, num_hidden_layers=4, layer_types=["sliding_attention", "full_attention"] * 2, sliding_window=16)
+    del words["model_type"]
+    heads = {"head_dim": 16, "global_head_dim": 32, "num_kv_shared_layers": 2}
+    inputs = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": len(tok)}
+    vision = {**VISION, "num_key_value_heads": 2, "head_dim": 16, "patch_size": 16, "position_embedding_size": 256}
+    image, start, end = (tok.convert_tokens_to_ids(token) for token in named.values())
+    config = T.Gemma4Config(
+        text_config={**words, **heads, **inputs}, vision_config=vision, audio_config=None, image_token_id=image,
+        boi_token_id=start, eoi_token_id=end)  # fmt: skip
+    template = "<bos>" + CHAT.replace("IMAGE", "<|image|>")
+    pictures = T.Gemma4ImageProcessorPil(max_soft_tokens=70)
+    return "Gemma4", config, "Gemma4Processor", {"image_seq_length": 70}, pictures, tok, template
+
+
 def blip_2():
     tok = tokenizer("<image>", bos_token="<bos>")
     words = {"hidden_size": 64, "ffn_dim": 96, "word_embed_proj_dim": 64, "num_hidden_layers": 2,
@@ -296,7 +315,7 @@ def pix2struct():
 
 FAMILIES = {build.__name__: build for build in (
     qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5, idefics2, idefics3, smolvlm, llava, llava_next, llava_onevision, internvl,
-    paligemma, gemma3, blip, blip_2, instructblip, kosmos2, florence2, mllama, git,
+    paligemma, gemma3, gemma4, blip, blip_2, instructblip, kosmos2, florence2, mllama, git,
     vision_encoder_decoder, pix2struct)}  # fmt: skip
 PROMPTS = ["Describe it.", "What is there to see, and where does it stand?", "Say."]
 # Families without a chat template: prompts as their cards write them.
