@@ -70,6 +70,7 @@ class Dispatcher:
         self._suspects = Suspects()
         self._endings: list[Ending] = []
         self._failure: CaptionError | None = None
+        self._remarks: set[str] = set()
         self._deserted: tuple[str, float] | None = None  # seat that went last, and when, while others may still come
         self._may_begin = self.draining = False
         self.began: float | None = None
@@ -206,8 +207,10 @@ class Dispatcher:
         elif isinstance(message, Loaded):
             if fallback := message.facts.get("fallback"):
                 self._say(f"{member.name}: {fallback}")
-            if message.facts.get("reads_no_prompt"):
-                self._say(f"{member.name}: {message.facts['model']} reads no prompt, so that --prompt changes nothing.")
+            for remark in message.facts.get("remarks", ()):
+                if remark not in self._remarks:  # of the model, and so the same of each worker
+                    self._remarks.add(remark)
+                    self._say(remark)
             self._loaded()
         elif isinstance(message, Died):
             self._take_back(member, message)

@@ -7,7 +7,7 @@ from caption.devices import Seat
 from caption.dispatch import Dispatcher
 from caption.errors import ModelDoesNotLoad, NoWorkerLeft
 from caption.item import Item
-from caption.messages import Batch, Captioned, Failed, Failure, Result, Started
+from caption.messages import Batch, Captioned, Failed, Failure, Loaded, Result, Started
 from caption.precision import Precision
 from caption.schedule import make_schedule
 from caption.settings import Settings
@@ -129,6 +129,13 @@ def test_a_worker_that_follows_one_that_had_begun_begins_as_soon_as_it_is_ready(
     first.state = "ready"
     desk.dispatcher.hand_out()
     assert first.begun
+
+
+def test_what_is_to_be_known_of_the_model_is_said_once_and_what_a_worker_lacks_of_each():
+    desk = Desk(8)
+    for number in (0, 1):
+        desk.hear(number, Loaded(1.0, {"fallback": "no kernels", "remarks": ["It reads no prompt."]}))
+    assert desk.said == ["cpu0: no kernels", "It reads no prompt.", "cpu1: no kernels"]
 
 
 def test_nobody_is_given_more_than_two_fills_of_its_engine():

@@ -1,5 +1,6 @@
 """What the engines that run a model have in common: the model itself, batches of requests, and answers."""
 
+import importlib.util
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +12,7 @@ from transformers import GenerationConfig
 from caption.engine import Adapter, Answer, EngineOptions, Request, library
 from caption.engine.adapters import Adapters
 from caption.engine.collate import collate
-from caption.engine.families import NO_PROMPT, UNPADDABLE
+from caption.engine.families import KERNELS, NO_PROMPT, UNPADDABLE
 
 FLOOD = 8  # tokens, of which most are padding: what some models write in a precision that is too narrow for them
 AUTO_SLOTS = 8  # where nobody said how many, and memory is not asked
@@ -134,8 +135,20 @@ class ModelEngine(ABC):
             # As plain text: torch's own class would have the coordinator import torch to read it.
             "versions": {"torch": str(torch.__version__), "transformers": transformers.__version__},
             **({"fallback": self.fallback} if self.fallback else {}),
-            **({"reads_no_prompt": True} if model.config.model_type in NO_PROMPT else {}),
+            **({"remarks": remarks} if (remarks := self._remarks()) else {}),
         }
+
+    def _remarks(self) -> list[str]:
+        """What a user should know of the model."""
+        name, remarks = type(self.model).__name__, []
+        if self.model.config.model_type in NO_PROMPT:
+            remarks.append(f"{name} reads no prompt, so that --prompt changes nothing.")
+        kinds = getattr(self.model.config.get_text_config(decoder=True), "layer_types", None) or ()
+        packages = {key: value for kind in kinds for key, value in KERNELS.get(kind, {}).items()}
+        missing = [value for key, value in packages.items() if importlib.util.find_spec(key) is None]
+        if missing and self.options.device == "cuda":
+            remarks.append(f"{name} is faster with packages that are not installed: pip install {' '.join(missing)}")
+        return remarks
 
     def _limit(self, request: Request) -> int:
         return request.max_new_tokens or self.options.max_new_tokens

@@ -28,6 +28,13 @@ ENDED_PROMPTS = {"git"}
 # they have one for pictures and a tokenizer side by side; then it is this one. By model_type:
 NO_PROMPT = {"vision-encoder-decoder": "TrOCRProcessor"}
 
+# Packages that compute a kind of layers faster on a GPU, and the names they are installed by. transformers takes them
+# where they are, and torch's operations where not. By what configs call the layers:
+KERNELS = {
+    "linear_attention": {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d"},
+    "conv": {"causal_conv1d": "causal-conv1d"},
+}
+
 # Masks that the model makes of ones where it gets none, behind dropping empty tiles (modeling_smolvlm.py:490,
 # modeling_idefics3.py:587): large arrays, made of nothing and sent for nothing. By model_type:
 MADE_OF_ONES = {"smolvlm": "pixel_attention_mask", "idefics3": "pixel_attention_mask"}

@@ -1,5 +1,6 @@
 """Layers that sum a text up in a state of a fixed size, where others keep its tokens: no position hides what is old."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -65,6 +66,17 @@ def test_runs_before_a_capture_leave_states_as_they_were(engine, expected, monke
     set_ends(graphs.model, [])
     assert texts(graphs, requests) == alone
     assert len(captured) > 1
+
+
+@pytest.mark.parametrize(("device", "installed", "missing"), [
+    ("cuda", (), "flash-linear-attention causal-conv1d"), ("cuda", ("fla",), "causal-conv1d"),
+    ("cuda", ("fla", "causal_conv1d"), None), ("cpu", (), None),
+])  # fmt: skip
+def test_packages_that_would_make_it_faster_are_named(engine, monkeypatch, device, installed, missing):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in installed else None)
+    engine.options = replace(engine.options, device=device)
+    expected = f"Qwen3_5ForConditionalGeneration is faster with packages that are not installed: pip install {missing}"
+    assert engine._remarks() == ([expected] if missing else [])
 
 
 def test_states_count_as_memory_of_a_slot(engine, expected, monkeypatch):
