@@ -41,7 +41,7 @@ from caption.devices import visible_gpus
 
 ROOT = Path(__file__).parents[1]
 SIZE = (640, 480)
-LIMIT = 560  # seconds that one run may take
+LIMIT = 1200  # seconds that one run may take
 WAIT = "null:10"  # the engine that waits
 CORES = 2
 PARTS = ("scaling", "start", "empty")  # all that run if none are named
