@@ -174,7 +174,7 @@ class LoaderPool:
                 self._lock_one()
 
     def _lock_one(self) -> None:
-        """A piece of memory. Meanwhile a driver serves no other thread: the engine gets most of the time."""
+        """A piece of memory. The engine's calls to the driver may have to wait for it, so they get most of the time."""
         began = time.monotonic()
         if any(memory.lock_pages(self._lock_pages) for memory in self._memories):
             ended = time.monotonic()

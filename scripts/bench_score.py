@@ -119,7 +119,7 @@ def main() -> None:
             command(ROOT / "scripts" / "draw_shapes.py", pictures, "--count", given.images)
             measure("shapes", "shapes-scorer", pictures, folder / "out")
             return
-        from bench_engine import draw_photos
+        from workload import draw_photos
 
         command(ROOT / "scripts" / "random_model.py", given.model, folder / "model")  # in processes that leave the GPU
         command(ROOT / "scripts" / "bench_score.py", "--write-clip", folder / "clip")

@@ -7,7 +7,7 @@ scaling: python -m caption.run on N GPUs against one of them, from JPEG files to
 GPU (--images on one, N times as many on N), then the same total (N times as many on one). GPUs of one kind differ by a
 hundredth or two, so each of the N does the work of one, by itself and while the others do the same; their mean rate
 counts. The model has random weights at the real one's shape, in fp16, and each caption a length of its own (see
-bench_engine.py). All runs have as many loaders a GPU as N GPUs leave room for. images/s count from when the first
+workload.py). All runs have as many loaders a GPU as N GPUs leave room for. images/s count from when the first
 worker began to the last caption. What a run's length does not change, some seconds, is for N a larger share of the same
 total: hence so many images, 15 minutes of them on 4 H200s. total: of these, the same total only.
 --small: workers whose engine only waits, 10 ms a picture, so that the ratio is that of everything around the engine.
@@ -84,7 +84,7 @@ def compare(ones: list[dict], several: dict, same: str) -> None:
 
 def scaling(count: int, name: str, images: int, folder: Path, work_too: bool) -> None:
     """On GPUs."""
-    from bench_engine import draw_photos, lengths, run_command
+    from workload import draw_photos, lengths, run_command
 
     model = folder / "model"
     write = [sys.executable, str(ROOT / "scripts" / "random_model.py"), name, str(model)]

@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from caption.engine import Adapter, Answer, EngineOptions, Request, library
 from caption.engine.adapters import Adapters
 from caption.engine.collate import collate
-from caption.engine.families import KERNELS, NO_PROMPT, UNPADDABLE
+from caption.engine.families import NO_PROMPT, PACKAGES, UNPADDABLE
 
 FLOOD = 8  # tokens, of which most are padding: what some models write in a precision that is too narrow for them
 AUTO_SLOTS = 8  # where nobody said how many, and memory is not asked
@@ -144,7 +144,7 @@ class ModelEngine(ABC):
         if self.model.config.model_type in NO_PROMPT:
             remarks.append(f"{name} reads no prompt, so that --prompt changes nothing.")
         kinds = getattr(self.model.config.get_text_config(decoder=True), "layer_types", None) or ()
-        packages = {key: value for kind in kinds for key, value in KERNELS.get(kind, {}).items()}
+        packages = {key: value for kind in kinds for key, value in PACKAGES.get(kind, {}).items()}
         missing = [value for key, value in packages.items() if importlib.util.find_spec(key) is None]
         if missing and self.options.device == "cuda":
             remarks.append(f"{name} is faster with packages that are not installed: pip install {' '.join(missing)}")

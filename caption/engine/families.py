@@ -30,7 +30,7 @@ NO_PROMPT = {"vision-encoder-decoder": "TrOCRProcessor"}
 
 # Packages that compute a kind of layers faster on a GPU, and the names they are installed by. transformers takes them
 # where they are, and torch's operations where not. By what configs call the layers:
-KERNELS = {
+PACKAGES = {
     "linear_attention": {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d"},
     "conv": {"causal_conv1d": "causal-conv1d"},
 }

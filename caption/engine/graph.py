@@ -6,7 +6,9 @@ from contextlib import AbstractContextManager
 
 import torch
 
-PAYS = 8  # turns after which a graph has saved what it costs
+# Turns after which a graph of fewer rows has saved what it costs: for the shape of Qwen2.5-VL-7B on an H200 a capture
+# takes 0.06 to 0.12 s, and 16 steps of 256 rows instead of 512 save 0.10.
+PAYS = 4
 
 
 class Graphs:

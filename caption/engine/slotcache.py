@@ -183,7 +183,7 @@ class SlotCache:
                 layer.states[key][rows.to(state.device)] = state
 
     def move(self, source: torch.Tensor, target: torch.Tensor) -> None:
-        """Copy rows onto others; of self attention only."""
+        """Copy rows onto others; none of cross attention."""
         for layer in self.layers:
             source, target = source.to(layer.keys.device), target.to(layer.keys.device)
             layer.keys[target], layer.values[target] = layer.keys[source], layer.values[source]

@@ -21,7 +21,7 @@ class Verdict:
 
 
 def recall(options: EngineOptions) -> Verdict | None:
-    """What was kept of the same model, prompt, precision, device, versions and engine; None: nothing."""
+    """What was kept of the same model, prompts, precision, device, versions and engine; None: nothing."""
     kept = cache.recall(_name(options)) if options.model_identity else None
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return kept and Verdict(int(kept["way"]), tuple(map(str, kept["faults"])))
@@ -36,7 +36,8 @@ def keep(options: EngineOptions, verdict: Verdict) -> None:
 
 def _name(options: EngineOptions) -> str:
     device = f"{options.gpus} {torch.cuda.get_device_name()}" if options.device == "cuda" else options.device
-    parts = [options.model_identity, options.prompt, options.dtype, device, torch.__version__, transformers.__version__]
+    asked = [options.prompt, options.system_prompt]
+    parts = [options.model_identity, *asked, options.dtype, device, torch.__version__, transformers.__version__]
     digest = hashlib.blake2b("\0".join(parts).encode(errors="surrogateescape"), digest_size=16)
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
