@@ -1,6 +1,7 @@
 """Memory that a GPU copies from by itself, while the host goes on."""
 
 import sys
+import weakref
 
 import numpy as np
 
@@ -8,10 +9,15 @@ import numpy as np
 def lock_pages(memory: np.ndarray) -> bool:
     """Keep memory where it is, so that a copy from it needs no copy before it. Where that is refused, copies wait.
 
+    It is undone when the array is let go: else the driver takes its addresses for its own still, and `cudaMalloc` fails
+    with "resource already mapped" where they have been given to something else since.
+
     False: not yet, as torch does not use the GPU yet.
     """
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     if cuda is None or not cuda.is_initialized():
         return False
-    cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)
+    driver = cuda.cudart()
+    if driver.cudaHostRegister(memory.ctypes.data, memory.nbytes, 0) == driver.cudaError.success:
+        weakref.finalize(memory, driver.cudaHostUnregister, memory.ctypes.data).atexit = False
     return True
