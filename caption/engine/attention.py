@@ -85,11 +85,15 @@ def _packed(query, key, value, borders, scaling, window: tuple[int, int]) -> tor
 
 def _longest(borders: torch.Tensor) -> int:
     """Asked once for the same borders, as the answer makes the host wait; layers hand on one tensor, and its views."""
-    global _measured
-    key = (borders.data_ptr(), len(borders))
-    if _measured[0] != key:
-        _measured = (key, int((borders[1:] - borders[:-1]).max()), borders)  # held, so that no other gets its address
+    if _measured[0] != (borders.data_ptr(), len(borders)):
+        note_longest(borders, int((borders[1:] - borders[:-1]).max()))
     return _measured[1]
+
+
+def note_longest(borders: torch.Tensor, longest: int) -> None:
+    """Say how long the longest of packed prompts is, where the host knows."""
+    global _measured
+    _measured = ((borders.data_ptr(), borders.numel()), longest, borders)  # held, so that no other gets its address
 
 
 _measured: tuple = (None, 0, None)

@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from caption.engine.pinned import send
 from caption.engine.pixels import Levels, Ones, Packed, along_tokens
 from caption.engine.tiles import Tiles
 
@@ -23,8 +24,7 @@ def collate(
     others are padded with zeros at their ends and concatenated: pictures in a dimension of their own get empty tiles,
     which models skip by mask or size, and lists of patches simply follow each other.
 
-    What is all ones, and made by the model itself, is left out. Packed arrays are copied one by one, without a wait
-    for the device: it makes the values of one while the next is on its way.
+    What is all ones, and made by the model itself, is left out. The host never waits for the device.
     """
     device, batch = torch.device(device), {}
     for name in items[0]:
@@ -40,7 +40,7 @@ def collate(
         else:
             joined = np.concatenate(_pad_ends(arrays))
         tensor = torch.from_numpy(joined)
-        batch[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
+        batch[name] = send(tensor.to(dtype) if tensor.is_floating_point() else tensor, device)
     _in_flight.note(device, [value for item in items for value in item.values() if isinstance(value, Packed)])
     return batch
 
@@ -51,19 +51,24 @@ def _unpack(arrays: list[Packed | np.ndarray], device: torch.device, dtype: torc
     rows = sum(array.shape[0] for array in arrays)
     shape = [rows, *(max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays)))]
     whole = torch.zeros(shape, device=device, dtype=dtype if arrays[0].levels else torch.int64)
+    cut: dict[tuple, list[tuple[int, Tiles]]] = {}  # row and tiles of pictures that are made alike
     start = 0
     for array in arrays:
-        place = (slice(start, start + array.shape[0]), *map(slice, array.shape[1:]))
-        cut = isinstance(array, Tiles) and array.size == whole.shape[-2:] and tile_kernels(device.type)
-        array = array if cut else array.made()
-        # Only for CUDA is noted below what must not be written again before the copy's end.
-        raw = torch.from_numpy(array.raw).to(device, non_blocking=device.type == "cuda")
-        if cut:
-            values, _ = _tables(array.levels, array.raw.shape[0], device, dtype)
-            cut.write(array, raw, values, whole[place])
+        if isinstance(array, Tiles) and array.size == whole.shape[-2:] and tile_kernels(device.type):
+            cut.setdefault((array.raw.shape, array.tiles, array.levels), []).append((start, array))
         else:
+            array = array.made()
+            place = (slice(start, start + array.shape[0]), *map(slice, array.shape[1:]))
+            # Only for CUDA is noted below what must not be written again before the copy's end.
+            raw = torch.from_numpy(array.raw).to(device, non_blocking=device.type == "cuda")
             whole[place] = _look_up(raw, array.levels, dtype) if array.levels else raw
         start += array.shape[0]
+    for (size, _, levels), alike in cut.items():
+        raws = torch.empty((len(alike), *size), dtype=torch.uint8, device=device)
+        for raw, (_, tiles) in zip(raws, alike):
+            raw.copy_(torch.from_numpy(tiles.raw), non_blocking=True)
+        values, _ = _tables(levels, size[0], device, dtype)
+        tile_kernels(device.type).write(alike[0][1], raws, values, whole, tuple(row for row, _ in alike))
     return whole
 
 

@@ -13,6 +13,7 @@ from caption.engine import attention
 from caption.engine.families import fit_positions
 from caption.engine.graph import Graphs
 from caption.engine.look import Look
+from caption.engine.pinned import send
 from caption.engine.prefill import Prefilled
 from caption.engine.rows import Rows, Unsupported
 from caption.engine.sampling import NonFiniteWatch
@@ -102,8 +103,7 @@ class Decoder:
 
     def _there(self, figures: list, dtype: torch.dtype = torch.int64) -> torch.Tensor:
         """On the device, without a wait for it."""
-        figures = torch.tensor(figures, dtype=dtype)
-        return figures.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else figures
+        return send(torch.tensor(figures, dtype=dtype), self.device)
 
     def _start(self, group: Prefilled) -> None:
         empty = {"dtype": torch.int64, "device": self.device}

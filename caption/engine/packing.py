@@ -3,12 +3,28 @@
 And of the last layer's MLP only the last token of each, as nobody asks what comes out of the others.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 
 from caption.engine import attention
+from caption.engine.pinned import send
+
+_told: tuple[tuple[int, int], list[int]] | None = None
+
+
+@contextlib.contextmanager
+def told(missing: list[int], tokens: int) -> Iterator[None]:
+    """Say how much padding stands left of each prompt of `tokens`, so that nobody asks the device."""
+    global _told
+    _told = (len(missing), tokens), missing
+    try:
+        yield
+    finally:
+        _told = None
 
 
 def install(model: torch.nn.Module) -> Callable[[], None] | None:
@@ -86,10 +102,15 @@ def _packed(original: Callable, last: _LastMlp, kwargs: dict):
     if positions is None or mask is None or mask.shape != embeds.shape[:2]:
         return last.run(original, kwargs, ends)
     rows, tokens = mask.shape
-    lengths = mask.sum(1)
-    kept = mask.flatten().nonzero()[:, 0]
-    if len(kept) == rows * tokens:
-        return last.run(original, kwargs, ends)
+    if _told and _told[0] == mask.shape:
+        lengths = tokens - np.array(_told[1])
+        kept = (np.arange(tokens) >= tokens - lengths[:, None]).reshape(-1).nonzero()[0]
+    else:
+        kept = mask.flatten().nonzero()[:, 0]
+        lengths = mask.sum(1).cpu().numpy()
+    if len(kept) == rows * tokens:  # without the mask, which others would ask whether it masks anything
+        return last.run(original, {**kwargs, "attention_mask": None}, ends)
+    kept = send(torch.as_tensor(kept), mask.device)
 
     def pack(name: str, value):
         if not torch.is_tensor(value):
@@ -99,7 +120,8 @@ def _packed(original: Callable, last: _LastMlp, kwargs: dict):
             return value.flatten(-2)[..., kept].unsqueeze(-2)
         return value.flatten(0, 1)[kept][None] if value.shape[:2] == mask.shape else value
 
-    borders = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    borders = send(torch.tensor([0, *lengths.cumsum()], dtype=torch.int32), mask.device)
+    attention.note_longest(borders, int(lengths.max()))
     packed = {name: pack(name, value) for name, value in kwargs.items()}
     outputs = last.run(original, {**packed, "attention_mask": borders[None, None, None]}, borders[1:].long() - 1)
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import EncoderDecoderCache, EosTokenCriteria, MaxLengthCriteria, StaticCache
 from transformers.cache_utils import Cache
 
-from caption.engine import EngineOptions
+from caption.engine import EngineOptions, packing
 from caption.engine.rows import RowProcessors, Unsupported
 from caption.engine.slotcache import plain_cache, prompt_cache
 
@@ -49,7 +50,8 @@ class Prefill:
         padding = None if mask is None else (mask == 0).sum(1)
         # Asked before the forward: the host must not wait for its end, but have the next steps and group ready then.
         missing = [0] * len(input_ids) if padding is None else padding.tolist()
-        outputs = model._prefill(input_ids, generation_config, kwargs)
+        with packing.told(missing, input_ids.shape[1]):
+            outputs = model._prefill(input_ids, generation_config, kwargs)
         cache = outputs.past_key_values
         logits = outputs.logits[:, -1].float()
         kwargs = model._update_model_kwargs_for_generation(outputs, kwargs, is_encoder_decoder=not decoder_only)
@@ -75,9 +77,16 @@ class Prefill:
 def _mask_layers(model, ids: torch.Tensor, kwargs: dict) -> tuple[str, ...] | None:
     """Whether the model's forward takes one ready-made mask, or one for each kind of layer.
 
-    The model says so itself where its cache has a fixed size: then it makes the masks before the forward.
+    The model says so itself where its cache has a fixed size: then it makes the masks before the forward. It is asked
+    once, as it waits for the device.
     """
+    if model in _asked:
+        return _asked[model]
     cache = StaticCache(config=model.config.get_text_config(decoder=True), max_cache_len=ids.shape[1])
     step = model.prepare_inputs_for_generation(ids, next_sequence_length=1, **{**kwargs, "past_key_values": cache})
     masks = step.get("attention_mask")
-    return tuple(masks) if isinstance(masks, Mapping) else None
+    _asked[model] = tuple(masks) if isinstance(masks, Mapping) else None
+    return _asked[model]
+
+
+_asked: WeakKeyDictionary[torch.nn.Module, tuple[str, ...] | None] = WeakKeyDictionary()

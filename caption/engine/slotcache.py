@@ -64,8 +64,19 @@ def prompt_cache(config: PreTrainedConfig) -> DynamicCache:
 
 
 def _alone(states: torch.Tensor) -> torch.Tensor:
-    """The same, holding no more memory than its own."""
-    return states if states.untyped_storage().nbytes() == states.nbytes else states.contiguous()
+    """The same, [rows, heads, tokens, size], holding no more memory than its own.
+
+    Where it is copied, the heads of a token lie side by side, as products leave them. A copy of what does not lie
+    together goes number by number, so eight bytes are taken for one if they can be.
+    """
+    if states.untyped_storage().nbytes() == states.nbytes:
+        return states
+    states, wide = states.transpose(1, 2), 8 // states.element_size()
+    if states.stride(-1) == 1 and not any(
+        figure % wide for figure in (states.shape[-1], states.storage_offset(), *states.stride()[:-1])
+    ):
+        return states.view(torch.int64).contiguous().view(states.dtype).transpose(1, 2)
+    return states.contiguous().transpose(1, 2)
 
 
 class SlotLayer(StaticLayer):
@@ -168,6 +179,11 @@ class SlotCache:
         for layer, source in zip(self.layers, found.own, strict=True):
             length, rows = source.keys.shape[2], rows.to(source.keys.device)  # each where the model has that layer
             for ours, theirs in ((layer.keys, source.keys), (layer.values, source.values)):
+                if layer.kernels:
+                    from caption.engine import kernels
+
+                    kernels.fill(ours, theirs, rows, shift)
+                    continue
                 if shift is not None:
                     shift = shift.to(theirs.device)
                     place = (torch.arange(length, device=shift.device) + shift[:, None]).clamp(max=length - 1)

@@ -11,26 +11,34 @@ import torch
 import triton
 import triton.language as tl
 
+from caption.engine.pinned import send
 from caption.engine.resample import BITS, FILTERS, resized, weights
 from caption.engine.tiles import Resize, Tiles
 
 ROWS, COLUMNS, PIXELS = 2, 512, 1024  # of a program
 
 
-def write(tiles: Tiles, raw: torch.Tensor, values: torch.Tensor, output: torch.Tensor) -> None:
-    """Make the tiles of `raw`, which is tiles.raw on the device, and write them into `output`, [1, tiles, channels,
-    height, width], each byte as what stands for it in `values`, [channels, 256]."""
-    pictures: dict[tuple[Resize, ...], torch.Tensor] = {(): raw}
+def write(
+    tiles: Tiles, raws: torch.Tensor, values: torch.Tensor, output: torch.Tensor, rows: tuple[int, ...]
+) -> None:
+    """Make the tiles of pictures that are all of one size: one by one they take the host longer than the device.
+
+    Those of `raws`, uint8[pictures, channels, ...] on the device, as `tiles` has it of its own, go into these rows of
+    `output`, [any, tiles, channels, height, width], each byte as what stands for it in `values`, [channels, 256].
+    """
+    count, channels, (height, width) = len(raws), raws.shape[1], tiles.size
+    pictures: dict[tuple[Resize, ...], torch.Tensor] = {(): raws.flatten(0, 1)}
     for chain in dict.fromkeys(tile.resizes for tile in tiles.tiles):
-        for count, step in enumerate(chain, 1):
-            if chain[:count] not in pictures:
-                pictures[chain[:count]] = resize(pictures[chain[: count - 1]], *step)
+        for done, step in enumerate(chain, 1):
+            if chain[:done] not in pictures:
+                pictures[chain[:done]] = resize(pictures[chain[: done - 1]], *step)
         made_so = [(place, tile) for place, tile in enumerate(tiles.tiles) if tile.resizes == chain]
         of_chain = tuple((place, tile.top, tile.left) for place, tile in made_so)
-        source, (height, width), channels = pictures[chain], tiles.size, raw.shape[0]
-        _cut[(len(of_chain) * channels, triton.cdiv(height * width, PIXELS))](
-            source, _on_device(of_chain, raw.device), values, output, source.shape[1], source.shape[2],
-            height, width, output.stride(1), channels, PIXELS, num_warps=4,
+        source = pictures[chain]
+        _cut[(count * len(of_chain) * channels, triton.cdiv(height * width, PIXELS))](
+            source, _on_device(of_chain, raws.device), _on_device(rows, raws.device), values, output, source.shape[1],
+            source.shape[2], height, width, output.stride(0), output.stride(1), len(of_chain), channels, PIXELS,
+            num_warps=4,
         )  # fmt: skip
 
 
@@ -67,17 +75,12 @@ def agree_with_pillow() -> bool:
 
 @functools.lru_cache(1024)
 def _weights(before: int, after: int, resample: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    return tuple(_sent(one, device) for one in weights(before, after, resample))
+    return tuple(send(torch.from_numpy(one), device) for one in weights(before, after, resample))
 
 
 @functools.lru_cache(256)
-def _on_device(places: tuple[tuple[int, int, int], ...], device: torch.device) -> torch.Tensor:
-    return _sent(np.array(places, np.int32), device)
-
-
-def _sent(figures: np.ndarray, device: torch.device) -> torch.Tensor:
-    figures = torch.from_numpy(figures)
-    return figures.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else figures
+def _on_device(figures: tuple, device: torch.device) -> torch.Tensor:
+    return send(torch.from_numpy(np.array(figures, np.int32)), device)
 
 
 # Sizes change with every picture: no kernel of its own for each kind of them.
@@ -123,18 +126,20 @@ def _down(
     tl.store(output + row[:, None] * width + column[None, :], made.to(tl.uint8), mask=inside)
 
 
-@triton.jit(do_not_specialize=["source_height", "source_width"])
+@triton.jit(do_not_specialize=["source_height", "source_width", "tiles"])
 def _cut(
-    source, places, values, output, source_height, source_width, height, width, output_tile,
-    channels, PIXELS: tl.constexpr,
+    source, places, rows, values, output, source_height, source_width, height, width, output_row, output_tile,
+    tiles, channels, PIXELS: tl.constexpr,
 ):  # fmt: skip
-    tile, channel = tl.program_id(0) // channels, tl.program_id(0) % channels
+    channel, tile = tl.program_id(0) % channels, tl.program_id(0) // channels % tiles
+    picture = (tl.program_id(0) // channels // tiles).to(tl.int64)
     pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
     place, top, left = tl.load(places + 3 * tile), tl.load(places + 3 * tile + 1), tl.load(places + 3 * tile + 2)
     inside = pixel < height * width
     row, column = top + pixel // width, left + pixel % width
-    there = source + channel.to(tl.int64) * source_height * source_width + row * source_width + column
+    there = source + (picture * channels + channel) * source_height * source_width + row * source_width + column
     byte = tl.load(there, mask=inside, other=0).to(tl.int32)
     value = tl.load(values + channel * 256 + byte, mask=inside, other=0.0)
-    output += place.to(tl.int64) * output_tile + channel.to(tl.int64) * height * width
+    output += tl.load(rows + picture).to(tl.int64) * output_row + place.to(tl.int64) * output_tile
+    output += channel.to(tl.int64) * height * width
     tl.store(output + pixel, value.to(output.dtype.element_ty), mask=inside)

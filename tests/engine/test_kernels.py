@@ -128,3 +128,18 @@ def test_windows_of_unlike_lengths_see_themselves_only():
         parts = (one[begin:end].transpose(0, 1).float() for one in (query, key, value))
         expected = torch.nn.functional.scaled_dot_product_attention(*parts).transpose(0, 1)
         assert near(made[begin:end], expected)
+
+
+@pytest.mark.parametrize("shifted", [False, True], ids=["from the first place", "behind padding"])
+@pytest.mark.parametrize("size", [64, 80])
+def test_prompts_fill_their_rows_and_nothing_else(size, shifted):
+    rows, groups, places = [4, 0, 2], 3, 150
+    source = noise(3, places, groups, 2 * size).split(size, -1)[1].transpose(1, 2)  # as a product leaves it
+    target, shift = torch.full((6, groups, 200, size), 7, dtype=DTYPE, device=DEVICE), [0, 31, 149]
+    expected = target.clone()
+    for number, row in enumerate(rows):
+        begin = shift[number] if shifted else 0
+        expected[row, :, : places - begin] = source[number, :, begin:]
+    given = torch.tensor(shift, device=DEVICE) if shifted else None
+    kernels.fill(target, source, torch.tensor(rows, device=DEVICE), given)
+    assert torch.equal(target, expected)

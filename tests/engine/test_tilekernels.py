@@ -36,17 +36,21 @@ def test_a_resize_makes_the_bytes_of_pillow(kind, sizes):
 
 @pytest.mark.parametrize("name", PLANNING)
 def test_tiles_lie_in_their_places_as_the_values_of_their_bytes(checkpoint, name):
-    for item in prepared(checkpoint(name), "cuda", [picture(number, *size) for number, size in enumerate(SIZES)]):
-        tiles = item["pixel_values"]
+    for number, size in enumerate(SIZES):
+        images = [picture(number, *size), picture(number + 9, *size)]
+        alike = [item["pixel_values"] for item in prepared(checkpoint(name), "cuda", images)]
+        tiles = alike[0]
         assert isinstance(tiles, Tiles)
         values = torch.from_numpy(np.frombuffer(tiles.levels.values, np.float32).copy()).to(DEVICE)
         _, count, *sizes = tiles.shape
-        batch = torch.full((2, count + 1, *sizes), 7.0, device=DEVICE)
-        tilekernels.write(tiles, torch.from_numpy(tiles.raw).to(DEVICE), values, batch[1:, :count])
-        made = torch.from_numpy(tiles.made().raw).to(DEVICE).long()
+        batch = torch.full((4, count + 1, *sizes), 7.0, device=DEVICE)
+        raws = torch.from_numpy(np.stack([one.raw for one in alike])).to(DEVICE)
+        tilekernels.write(tiles, raws, values, batch, (3, 1))
         channel = torch.arange(3, device=DEVICE).view(3, 1, 1)
-        assert torch.equal(batch[1:, :count], values[made + 256 * channel])
-        assert (batch[0] == 7).all() and (batch[1, count] == 7).all()
+        for row, one in zip((3, 1), alike):
+            made = torch.from_numpy(one.made().raw).to(DEVICE).long()
+            assert torch.equal(batch[row, :count], values[made + 256 * channel][0])
+        assert (batch[::2] == 7).all() and (batch[:, count] == 7).all()
 
 
 @pytest.mark.skipif(INTERPRETED, reason="needs a GPU")
