@@ -45,6 +45,16 @@ def collate(
     return batch
 
 
+def padding(items: list[Inputs]) -> list[int] | None:
+    """How much of each prompt's mask is none of it, once `collate` has made all as long as the longest; None where the
+    items don't tell."""
+    masks = [item.get("attention_mask") for item in items]
+    if not all(isinstance(mask, np.ndarray) and mask.ndim == 2 for mask in masks):
+        return None
+    longest = max(mask.shape[1] for mask in masks)
+    return [longest - int(np.count_nonzero(mask)) for mask in masks]
+
+
 def _unpack(arrays: list[Packed | np.ndarray], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """The arrays behind each other, padded with zeros at their ends. Without levels some may be too small to pack."""
     arrays = [array if isinstance(array, Packed) else Packed(array) for array in arrays]

@@ -30,10 +30,13 @@ class Prefilled:
 
 
 class Prefill:
-    """Handed to generate as `custom_generate`; keeps its results in `done`. Raises Unsupported."""
+    """Handed to generate as `custom_generate`; keeps its results in `done`. Raises Unsupported.
 
-    def __init__(self, options: EngineOptions):
-        self.options = options
+    missing: how much of each row of the mask is padding; None: the device is asked, and waited for.
+    """
+
+    def __init__(self, options: EngineOptions, missing: list[int] | None = None):
+        self.options, self.missing = options, missing
         self.done: Prefilled | None = None
 
     def __call__(self, model, input_ids, logits_processor, stopping_criteria, generation_config, **kwargs):
@@ -48,8 +51,10 @@ class Prefill:
         own = prompt_cache(model.config.get_text_config(decoder=True))
         kwargs["past_key_values"] = EncoderDecoderCache(own, plain_cache()) if both else own
         padding = None if mask is None else (mask == 0).sum(1)
-        # Asked before the forward: the host must not wait for its end, but have the next steps and group ready then.
-        missing = [0] * len(input_ids) if padding is None else padding.tolist()
+        if padding is None:
+            missing = [0] * len(input_ids)
+        else:
+            missing = padding.tolist() if self.missing is None else self.missing
         with packing.told(missing, input_ids.shape[1]):
             outputs = model._prefill(input_ids, generation_config, kwargs)
         cache = outputs.past_key_values

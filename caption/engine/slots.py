@@ -8,6 +8,7 @@ import torch
 
 from caption.engine import Answer, EngineOptions, Refusal, Request
 from caption.engine.base import AUTO_SLOTS, Loaded, ModelEngine
+from caption.engine.collate import padding
 from caption.engine.decoder import Decoder, Text
 from caption.engine.dummy import dummy_requests
 from caption.engine.errors import DoesNotLoad, classify
@@ -205,7 +206,7 @@ class SlotEngine(ModelEngine):
 
     def prefilled(self, requests: list[Request]) -> Prefilled:
         """Run the prompts of a group through the model."""
-        prefill = Prefill(self.options)
+        prefill = Prefill(self.options, padding([request.inputs for request in requests]))
         with self._beside():
             self.generate(requests, prefill)
         if prefill.done is None:

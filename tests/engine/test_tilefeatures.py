@@ -1,9 +1,11 @@
 """Features of whole tiles, made without waits: the model's own."""
 
+import functools
+
 import pytest
 import torch
 
-from caption.engine import tilefeatures
+from caption.engine import attention, check, load_engine, tilefeatures
 from caption.engine.base import load
 from caption.engine.families import MADE_OF_ONES
 from caption.engine.slots import SlotEngine
@@ -56,3 +58,33 @@ def test_features_are_those_of_the_model_to_the_last_bit_with_tiles_that_are_non
         remove = tilefeatures.install(loaded.model)
         assert torch.equal(features(), expected)
         remove()
+
+
+@pytest.mark.parametrize("fault", [None, "features", "places"])
+def test_the_check_at_load_finds_features_that_are_wrong(loaded, monkeypatch, fault):
+    right_features, right_merged, right_places = (
+        getattr(tilefeatures, name) for name in ("_features", "_merged", "_placeholders")
+    )
+
+    @functools.wraps(right_features)  # transformers asks what it takes
+    def features(*args, **kwargs):
+        made = right_features(*args, **kwargs)
+        made.pooler_output = made.pooler_output.flip(1)
+        return made
+
+    def merged(model, original, input_ids, **rest):
+        return right_merged(model, original, input_ids.flip(1), **rest)
+
+    def places(model, original, input_ids, **rest):
+        return right_places(model, original, input_ids.flip(1), **rest)
+
+    if fault == "features":
+        monkeypatch.setattr(tilefeatures, "_features", features)
+    elif fault:
+        monkeypatch.setattr(tilefeatures, "_merged", merged)
+        monkeypatch.setattr(tilefeatures, "_placeholders", places)
+    installed = [attention.install, tilefeatures.install]
+    monkeypatch.setattr(check, "_install", lambda model, undo: undo.extend(install(model) for install in installed))
+    _, folder, _ = loaded
+    said = load_engine(options(folder)).describe()
+    assert ("apart" in (said.get("fallback") or "")) == bool(fault)
