@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from caption.engine import Adapter, Answer, EngineOptions, Request, library
 from caption.engine.adapters import Adapters
 from caption.engine.collate import collate
-from caption.engine.families import NO_PROMPT, PACKAGES, UNPADDABLE
+from caption.engine.families import NO_PROMPT, PACKAGES, UNPADDABLE, forget_lengths, rope_reach
 
 FLOOD = 8  # tokens, of which most are padding: what some models write in a precision that is too narrow for them
 AUTO_SLOTS = 8  # where nobody said how many, and memory is not asked
@@ -67,15 +67,19 @@ class ModelEngine(ABC):
     """An engine around a loaded model. Subclasses decide when what is computed.
 
     fallback: why another engine, which would have been faster, was not taken.
+    alone: whether prompts are computed one by one.
     check_seconds: from the loaded model to this engine, the check included.
     """
 
     name: str
     check_seconds = 0.0
 
-    def __init__(self, options: EngineOptions, loaded: Loaded | None = None, fallback: str | None = None):
+    def __init__(
+        self, options: EngineOptions, loaded: Loaded | None = None, fallback: str | None = None, alone: bool = False
+    ):
         loaded = loaded or load(options)
-        self.options, self.fallback = options, fallback
+        self.options, self.fallback, self.alone = options, fallback, alone
+        self.reach = rope_reach(loaded.model.config.get_text_config(decoder=True))
         self.model, self.dtype, self.pad_id = loaded.model, loaded.dtype, loaded.pad_id
         self.adapters = loaded.adapters or Adapters(self.model, options)
         self.processor, self.tokenizer = loaded.processor, loaded.processor.tokenizer
@@ -157,13 +161,19 @@ class ModelEngine(ABC):
         self, requests: list[Request], apart: Callable[[Request], int] = lambda _: 0
     ) -> Iterator[list[Request]]:
         """The requests, parted where they can't be computed together. apart: a figure in which a group must agree."""
-        together = self.model.config.model_type not in UNPADDABLE
+        together, places = self.model.config.model_type not in UNPADDABLE, itertools.count()
 
-        def key(request: Request) -> tuple[int, int]:
-            return 0 if together else request.prompt_tokens, apart(request)
+        def key(request: Request) -> tuple[int, int, int]:
+            single = next(places) if self.alone or self.is_long(request) else -1
+            return single, 0 if together else request.prompt_tokens, apart(request)
 
-        for _, group in itertools.groupby(sorted(requests, key=key), key):
-            yield list(group)
+        keyed = sorted(((key(request), request) for request in requests), key=lambda pair: pair[0])
+        for _, group in itertools.groupby(keyed, lambda pair: pair[0]):
+            yield [request for _, request in group]
+
+    def is_long(self, request: Request) -> bool:
+        """Whether its text would change those that stand in a batch with it."""
+        return request.prompt_tokens + self._limit(request) > self.reach
 
     def generate(self, requests: list[Request], custom_generate: Callable) -> None:
         """Let transformers' generate prepare a batch of the requests, and hand it to `custom_generate`."""
@@ -176,6 +186,8 @@ class ModelEngine(ABC):
             return_dict_in_generate=False,
             **({"repetition_penalty": penalty} if penalty != 1 else {}),
         )
+        if self.is_long(requests[0]):
+            forget_lengths(self.model)
         self.model.generate(**self._batch(requests), generation_config=settings, custom_generate=custom_generate)
 
     def _batch(self, requests: list[Request]) -> dict[str, torch.Tensor]:

@@ -18,7 +18,7 @@ from caption.engine.base import Loaded, ModelEngine, load
 from caption.engine.checkpoint import first_line
 from caption.engine.collate import tile_kernels
 from caption.engine.decoder import Text
-from caption.engine.errors import classify
+from caption.engine.errors import DoesNotLoad, classify
 from caption.engine.families import MADE_OF_ONES
 from caption.engine.generate import GenerateEngine
 from caption.engine.prompt import make_prompter
@@ -31,19 +31,30 @@ SIZES = ((96, 64), (64, 160))
 
 
 class Way(NamedTuple):
-    """lost: what is missing. fast: with our attention and kernels. graphs: with CUDA graphs."""
+    """lost: what is missing. fast: with our attention and kernels. graphs: with CUDA graphs.
+
+    alone: with prompts computed one by one.
+    """
 
     lost: str
     fast: bool
     graphs: bool
+    alone: bool = False
 
 
 # By what the model is on, best first; what comes after the last is generate. Kernels and graphs belong to one GPU.
+BESIDE = "prompts side by side"
 WAYS = {
-    "GPU": (Way("", True, True), Way("our kernels", False, True), Way("our kernels and CUDA graphs", False, False)),
-    "GPUs": (Way("", False, False),),
-    "other": (Way("", True, False), Way("our attention", False, False)),
-}
+    "GPU": (
+        Way("", True, True), Way("our kernels", False, True), Way("our kernels and CUDA graphs", False, False),
+        Way(BESIDE, True, True, True), Way(f"our kernels, CUDA graphs and {BESIDE}", False, False, True),
+    ),
+    "GPUs": (Way("", False, False), Way(BESIDE, False, False, True)),
+    "other": (
+        Way("", True, False), Way("our attention", False, False),
+        Way(BESIDE, True, False, True), Way(f"our attention and {BESIDE}", False, False, True),
+    ),
+}  # fmt: skip
 # How far logits may lie apart, as a share of the largest: other kernels round otherwise.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 6e-2}
 
@@ -70,13 +81,15 @@ def _fastest(options: EngineOptions, loaded: Loaded) -> ModelEngine:
         verdict = _compare(options, loaded)
         keep(options, verdict)
     name = type(loaded.model).__name__
-    if verdict.way == len(ways):
-        reason = f"{name} can't be captioned in slots, only in slower batches: {verdict.faults[-1]}"
-        return GenerateEngine(options, loaded, reason)
+    if verdict.way >= len(ways):
+        alone = verdict.way > len(ways)
+        slower = "one by one, which is much slower" if alone else "in slower batches"
+        reason = f"{name} can't be captioned in slots, only {slower}: {verdict.faults[-1]}"
+        return GenerateEngine(options, loaded, reason, alone)
     way = ways[verdict.way]
     if way.fast:
         _install(loaded.model, [])
-    engine = SlotEngine(options, loaded, way.graphs)
+    engine = SlotEngine(options, loaded, way.graphs, way.alone)
     if verdict.faults:
         engine.fallback = f"{name} is decoded without {way.lost}, which is slower: {verdict.faults[0]}"
     return engine
@@ -87,28 +100,40 @@ def _ways(options: EngineOptions) -> tuple[Way, ...]:
 
 
 def _compare(options: EngineOptions, loaded: Loaded) -> Verdict:
-    """Try one way after the other until one answers as generate does. Leaves the model as it was."""
-    faults: list[str] = []
-    requests, expected = [], []
-    for number, way in enumerate(_ways(options)):
+    """Try one way after the other until one answers as generate does. Leaves the model as it was.
+
+    Behind the ways comes generate in batches, and behind that generate for one picture at a time.
+    """
+    if options.batch_size:  # the pictures, and an empty slot
+        options = dataclasses.replace(options, batch_size=max(options.batch_size, len(SIZES) + 1))
+    ways, faults = _ways(options), []
+    try:
+        requests, expected = _ask_generate(options, loaded)
+    except Exception as error:
+        return Verdict(len(ways), (f"its own generate failed with a small picture: {_fault(error)}",))
+    for number, way in enumerate(ways):
         undo: list[Callable[[], None]] = []
         try:
-            if not requests:
-                requests, expected = _ask_generate(options, loaded)
             if way.fast:
                 _install(loaded.model, undo)
-            fault = difference(SlotEngine(options, loaded, way.graphs), requests, expected)
+            fault = difference(SlotEngine(options, loaded, way.graphs, way.alone), requests, expected)
         except Exception as error:
-            if classify(error) != "item":
-                raise
-            fault = str(error) if isinstance(error, Unsupported) else first_line(error)
+            fault = _fault(error)
         finally:
             for one in reversed(undo):
                 one()
         if fault is None:
             return Verdict(number, tuple(faults))
         faults.append(fault)
-    return Verdict(len(faults), tuple(faults))
+    together = difference_of_batches(GenerateEngine(options, loaded), requests, expected)
+    return Verdict(len(ways) + bool(together), (*faults, together or faults[-1]))
+
+
+def _fault(error: Exception) -> str:
+    """What is to be said of it. Raises it where it is not the model's."""
+    if classify(error) != "item":
+        raise error
+    return str(error) if isinstance(error, Unsupported) else first_line(error)
 
 
 def _install(model: torch.nn.Module, undo: list[Callable[[], None]]) -> None:
@@ -146,14 +171,39 @@ def difference(engine: SlotEngine, requests: list[Request], expected: list[torch
             decoder.state.tokens[place] = references[step - 1].argmax(-1, keepdim=True)
             decoder.run(1)
             made = decoder.logits[place]
-        finite = reference.isfinite()
-        if not finite.any(-1).all():
+        if not reference.isfinite().any(-1).all():
             break  # fp16 that overflows tells nothing, and goes on telling nothing
-        largest = reference.where(finite, 0).abs().amax()
-        apart = (made - reference).where(finite, 0).abs().amax() / largest
-        if not apart <= TOLERANCE[engine.options.dtype]:  # NaN is too far as well
-            return f"logits of step {step} lie {float(apart):.2g} of the largest apart"
+        if fault := _apart(made, reference, step, engine.options.dtype):
+            return fault
     return None
+
+
+def difference_of_batches(
+    engine: GenerateEngine, requests: list[Request], expected: list[torch.Tensor]
+) -> str | None:
+    """The same of generate itself, where it gets several at a time: as far as all write what is expected."""
+    for group in engine.grouped(requests):
+        recorder = Recorder()
+        try:
+            engine.generate(group, recorder)
+        except Exception as error:
+            return _fault(error)
+        for step, made in enumerate(recorder.logits):
+            reference = torch.stack([expected[request.key][step] for request in group])
+            if fault := _apart(made, reference, step, engine.options.dtype):
+                return fault
+            if not torch.equal(made.argmax(-1), reference.argmax(-1)):
+                break  # a tie
+    return None
+
+
+def _apart(made: torch.Tensor, reference: torch.Tensor, step: int, dtype: str) -> str | None:
+    finite = reference.isfinite()
+    largest = reference.where(finite, 0).abs().amax()
+    apart = (made - reference).where(finite, 0).abs().amax() / largest
+    if apart <= TOLERANCE[dtype]:  # NaN is too far as well
+        return None
+    return f"logits of step {step} lie {float(apart):.2g} of the largest apart"
 
 
 def _ask_generate(options: EngineOptions, loaded: Loaded) -> tuple[list[Request], list[torch.Tensor]]:
@@ -172,6 +222,8 @@ def _ask_generate(options: EngineOptions, loaded: Loaded) -> tuple[list[Request]
         requests.append(Request(key, inputs, 0, TOKENS))
         recorder = Recorder()
         engine.generate(requests[-1:], recorder)
+        if not recorder.logits:
+            raise DoesNotLoad(f"{type(loaded.model).__name__} generates in a way of its own, which can't be followed")
         expected.append(torch.cat(recorder.logits))
     if all(made in one.inputs and one.inputs[made].all() for one in requests):  # loaders don't send those either
         for one in requests:

@@ -26,6 +26,9 @@ def collate(
 
     What is all ones, and made by the model itself, is left out. The host never waits for the device.
     """
+    if any(item.keys() != items[0].keys() for item in items):
+        unlike = sorted(set().union(*items) - set.intersection(*(set(item) for item in items)))
+        raise ValueError(f"only some of these pictures have {', '.join(unlike)}")
     device, batch = torch.device(device), {}
     for name in items[0]:
         arrays = [item[name] for item in items]

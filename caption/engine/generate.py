@@ -19,8 +19,10 @@ class GenerateEngine(ModelEngine):
 
     name = "generate"
 
-    def __init__(self, options: EngineOptions, loaded: Loaded | None = None, fallback: str | None = None):
-        super().__init__(options, loaded, fallback)
+    def __init__(
+        self, options: EngineOptions, loaded: Loaded | None = None, fallback: str | None = None, alone: bool = False
+    ):
+        super().__init__(options, loaded, fallback, alone)
         self.held: list[Request] = []
         self.memory = Cards(self.model, options.memory_share) if self.asks_memory else None
         self._slots = options.batch_size or AUTO_SLOTS

@@ -77,9 +77,9 @@ class _LastMlp:
         finally:
             self.tokens = None
 
-    def _forward(self, states: torch.Tensor):
-        if self.tokens is None:
-            return self.original(states)
+    def _forward(self, states: torch.Tensor, *args, **kwargs):
+        if self.tokens is None or args or kwargs:  # of other tokens' kinds, say
+            return self.original(states, *args, **kwargs)
         made = self.original(states[:, self.tokens])
         if not torch.is_tensor(made):  # experts tell more than their answer
             return self.original(states)

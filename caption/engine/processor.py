@@ -6,6 +6,7 @@ so other captions. And it wants torchvision for the video half of a processor, e
 one: always Pillow's image processor, where the family has one, and a stand-in for the video processor.
 """
 
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,9 @@ def load_processor(folder: str, trust_remote_code: bool = False):
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise refuse_remote_code(folder, "processor") from error
+        if "torchvision" in str(error).lower():
+            reason = "transformers has it for torchvision alone, which is not installed: pip install torchvision"
+            raise DoesNotLoad(f"the processor of {folder} does not load: {reason}") from error
         raise DoesNotLoad(f"the processor of {folder} does not load: {first_line(error)}") from error
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None:
@@ -58,7 +62,22 @@ def _find_class(name: str | None, model_type: str | None):
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     name = name or PROCESSOR_MAPPING_NAMES.get(model_type) or NO_PROMPT.get(model_type)
+    if name == "PixtralProcessor":
+        return _find_pixtral()
     return getattr(transformers, name, None) if name else None
+
+
+def _find_pixtral():
+    """Mistral 3's and Pixtral's too, which takes one function from the file of torchvision's image processor; that of
+    Pillow's has the same (transformers 5.23, processing_pixtral.py:22)."""
+    folder = "transformers.models.pixtral"
+    try:
+        importlib.import_module(f"{folder}.image_processing_pixtral")
+    except ImportError:
+        sys.modules[f"{folder}.image_processing_pixtral"] = importlib.import_module(
+            f"{folder}.image_processing_pil_pixtral"
+        )
+    return importlib.import_module(f"{folder}.processing_pixtral").PixtralProcessor
 
 
 def _load_remote(folder: str):
@@ -96,7 +115,10 @@ class _StandInVideoProcessor(SimpleNamespace):
     """What processors and chat templates read of a video processor; no video ever reaches it."""
 
     def __init__(self):
-        super().__init__(num_frames=1, fps=1, merge_size=2, temporal_patch_size=2, model_input_names=[])
+        super().__init__(
+            num_frames=1, fps=1, merge_size=2, temporal_patch_size=2, model_input_names=[],
+            slice_mode=True, downsample_mode="16x",  # MiniCPM-V 4.6
+        )  # fmt: skip
 
 
 def _for_pictures(cls):

@@ -28,13 +28,17 @@ WAITING = 2  # groups at most that wait in the engine
 class SlotEngine(ModelEngine):
     """Decodes all slots together, each text at its own step, and prefills groups into the slots that fall free.
 
-    graphs: whether a step is captured as a CUDA graph. Raises Unsupported where the model can't go this way.
+    graphs: whether a step is captured as a CUDA graph. alone: as ModelEngine's.
+
+    Raises Unsupported where the model can't go this way.
     """
 
     name = "slots"
 
-    def __init__(self, options: EngineOptions, loaded: Loaded | None = None, graphs: bool | None = None):
-        super().__init__(options, loaded)
+    def __init__(
+        self, options: EngineOptions, loaded: Loaded | None = None, graphs: bool | None = None, alone: bool = False
+    ):
+        super().__init__(options, loaded, alone=alone)
         self.graphs = options.device == "cuda" if graphs is None else graphs
         # Prompts are prepared beside the steps, with waits of the host for the device that must not be for all of it.
         self.beside = torch.cuda.Stream() if options.device == "cuda" else None
@@ -72,6 +76,7 @@ class SlotEngine(ModelEngine):
         self.held: dict[int, Request] = {}  # by slot
         self.apart: set[Hashable] = set()  # keys of a group that failed: one of them is to blame
         self.refused: list[Refusal] = []
+        self.long = False  # what is held is a text that has to be alone
         self.fitting = MOST_TOKENS  # prompts like the latest in one group
 
     def reset(self) -> None:
@@ -129,10 +134,13 @@ class SlotEngine(ModelEngine):
         self.decoder.run(FEWER_STEPS if another else GPU_STEPS)
 
     def _next_group(self) -> list[Request]:
-        """The first of those that can be prefilled together, short prompts first."""
-        if doubted := [one for one in self.waiting if one.key in self.apart]:
+        """The first of those that can be prefilled together, short prompts first; none while a text has to be alone."""
+        waiting = [one for one in self.waiting if not self.is_long(one)] or self.waiting
+        if self.held and (self.long or self.is_long(waiting[0])):
+            return []
+        if doubted := [one for one in waiting if one.key in self.apart]:
             return doubted[:1]
-        group = next(iter(self.grouped(self.waiting)))
+        group = next(iter(self.grouped(waiting)))
         group.sort(key=lambda request: request.prompt_tokens)
         longest = [request.prompt_tokens for request in group]
         most = FIRST_TOKENS if self.memory and not self.memory.measured else self.prefill_tokens
@@ -169,6 +177,7 @@ class SlotEngine(ModelEngine):
             return True
         texts = [Text(signed(one.seed), self._limit(one), one.penalty) for one in requests]
         self.move_in(group, slots, texts)
+        self.long = self.is_long(requests[0])
         # Without their inputs, whose memory the loaders wait for.
         self.held.update((slot, dataclasses.replace(one, inputs={})) for slot, one in zip(slots, requests))
         taken = set(map(id, requests))

@@ -36,6 +36,9 @@ def by_hand(processor, name, image, prompt):
 def generate_by_hand(model, name, inputs, tokens=TOKENS) -> list[int]:
     """The new tokens of one picture from transformers' generate, padding and all else as it comes."""
     inputs = {key: value.clone() for key, value in inputs.items() if key != "labels"}
+    for module in model.modules():
+        if getattr(module, "rope_type", None) == "dynamic":  # a short text makes it forget how long others were
+            module(torch.zeros(1, 1, 1), torch.zeros(1, 1, dtype=torch.int64))
     ids = model.generate(**inputs, do_sample=False, max_new_tokens=tokens)[0].tolist()
     length = {"florence2": 1, "vision_encoder_decoder": 1}.get(name) or len(inputs.get("input_ids", [[]])[0])
     if name == "pix2struct":

@@ -125,12 +125,30 @@ def llava_like(family, pictures, vision, settings, named=None, text_type="llama"
     return family, config, family + "Processor", settings, pictures, tok, CHAT.replace("IMAGE", "<image>")
 
 
+REACH = 64  # tokens of a text, beyond which frequencies change with the longest of a batch
 CROPPED = {"size": {"shortest_edge": 56}, "crop_size": TILE}
 CLASS_TOKEN = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 
 
 def llava():
     return llava_like("Llava", T.CLIPImageProcessorPil(**CROPPED), CLIP, CLASS_TOKEN, vision_feature_layer=-2)
+
+
+def llava_dynamic():
+    made = llava_like("Llava", T.CLIPImageProcessorPil(**CROPPED), CLIP, CLASS_TOKEN, vision_feature_layer=-2)
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    made[1].text_config.update({"max_position_embeddings": REACH, "rope_parameters": rope})
+    return made
+
+
+def llava_longrope():
+    made = llava_like(
+        "Llava", T.CLIPImageProcessorPil(**CROPPED), CLIP, CLASS_TOKEN, text_type="phi3",
+        vision_feature_layer=-2)  # fmt: skip
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    rope["original_max_position_embeddings"] = REACH
+    made[1].text_config.update({"original_max_position_embeddings": REACH, "rope_parameters": rope})
+    return made
 
 
 def llava_next():
@@ -157,6 +175,17 @@ def internvl():
     pictures = T.GotOcr2ImageProcessorPil(size=TILE, max_patches=4)
     template = CHAT.replace("IMAGE", "<IMG_CONTEXT>")
     return "InternVL", config, "InternVLProcessor", {"image_seq_length": 4}, pictures, tok, template
+
+
+def mistral3():
+    tok = tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]", bos_token="<s>", eos="</s>")
+    vision = {**VISION, "model_type": "pixtral", "image_size": 112, "patch_size": 14, "head_dim": 16}
+    config = T.Mistral3Config(
+        text_config=text(tok, "mistral", head_dim=16, sliding_window=None), vision_config=vision,
+        image_token_index=tok.convert_tokens_to_ids("[IMG]"), spatial_merge_size=2)  # fmt: skip
+    pictures = T.PixtralImageProcessorPil(size={"longest_edge": 112}, patch_size={"height": 14, "width": 14})
+    settings, template = {"patch_size": 14, "spatial_merge_size": 2}, "<s>" + CHAT.replace("IMAGE", "[IMG]")
+    return "Mistral3", config, "PixtralProcessor", settings, pictures, tok, template
 
 
 def paligemma():
@@ -315,8 +344,8 @@ def pix2struct():
 
 FAMILIES = {build.__name__: build for build in (
     qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5, idefics2, idefics3, smolvlm, llava, llava_next, llava_onevision, internvl,
-    paligemma, gemma3, gemma4, blip, blip_2, instructblip, kosmos2, florence2, mllama, git,
-    vision_encoder_decoder, pix2struct)}  # fmt: skip
+    llava_dynamic, llava_longrope, mistral3, paligemma, gemma3, gemma4, blip, blip_2, instructblip, kosmos2, florence2,
+    mllama, git, vision_encoder_decoder, pix2struct)}  # fmt: skip
 PROMPTS = ["Describe it.", "What is there to see, and where does it stand?", "Say."]
 # Families without a chat template: prompts as their cards write them.
 PLAIN = {
