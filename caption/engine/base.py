@@ -12,7 +12,8 @@ from transformers import GenerationConfig
 from caption.engine import Adapter, Answer, EngineOptions, Request, library
 from caption.engine.adapters import Adapters
 from caption.engine.collate import collate
-from caption.engine.families import NO_PROMPT, PACKAGES, UNPADDABLE, forget_lengths, rope_reach
+from caption.engine.families import NO_PROMPT, PACKAGES, UNPADDABLE
+from caption.engine.ropes import Ropes, find_reach
 
 FLOOD = 8  # tokens, of which most are padding: what some models write in a precision that is too narrow for them
 AUTO_SLOTS = 8  # where nobody said how many, and memory is not asked
@@ -27,6 +28,7 @@ class Loaded:
     dtype: torch.dtype  # as asked for: the model's own says fp32 where it keeps a part in that (BLIP-2)
     pad_id: int
     adapters: Adapters | None = None  # None: as the model is
+    ropes: Ropes | None = None  # None: as the model has them
 
 
 def load(options: EngineOptions) -> Loaded:
@@ -49,7 +51,7 @@ def load(options: EngineOptions) -> Loaded:
     adapters = Adapters(model, options)
     if options.adapter:
         adapters.merge_first(options.adapter)
-    return Loaded(model, processor, DTYPES[options.dtype], pad_id, adapters)
+    return Loaded(model, processor, DTYPES[options.dtype], pad_id, adapters, Ropes(model))
 
 
 def settle(model: torch.nn.Module, pad_id: int) -> None:
@@ -79,7 +81,8 @@ class ModelEngine(ABC):
     ):
         loaded = loaded or load(options)
         self.options, self.fallback, self.alone = options, fallback, alone
-        self.reach = rope_reach(loaded.model.config.get_text_config(decoder=True))
+        self.reach = find_reach(loaded.model.config.get_text_config(decoder=True))
+        self.ropes = loaded.ropes or Ropes(loaded.model)
         self.model, self.dtype, self.pad_id = loaded.model, loaded.dtype, loaded.pad_id
         self.adapters = loaded.adapters or Adapters(self.model, options)
         self.processor, self.tokenizer = loaded.processor, loaded.processor.tokenizer
@@ -186,8 +189,7 @@ class ModelEngine(ABC):
             return_dict_in_generate=False,
             **({"repetition_penalty": penalty} if penalty != 1 else {}),
         )
-        if self.is_long(requests[0]):
-            forget_lengths(self.model)
+        self.ropes.settle(self.is_long(requests[0]))
         self.model.generate(**self._batch(requests), generation_config=settings, custom_generate=custom_generate)
 
     def _batch(self, requests: list[Request]) -> dict[str, torch.Tensor]:

@@ -11,11 +11,12 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from caption.engine import attention
-from caption.engine.families import fit_positions, rope_reach
+from caption.engine.families import fit_positions
 from caption.engine.graph import Graphs
 from caption.engine.look import Look
 from caption.engine.pinned import send
 from caption.engine.prefill import Prefilled
+from caption.engine.ropes import find_reach
 from caption.engine.rows import Rows, Unsupported
 from caption.engine.sampling import NonFiniteWatch
 from caption.engine.slotcache import STATEFUL, SlotCache, grown
@@ -60,6 +61,7 @@ class Decoder:
         self.seen: Look | None = None  # the latest that has arrived
         self.logits: torch.Tensor | None = None  # of the latest step, where keep_logits is set
         self.keep_logits = False
+        self.captures = True  # where there are graphs; not for a text whose frequencies change from step to step
 
     # ---- a group moves in ----
 
@@ -128,7 +130,7 @@ class Decoder:
             name: value for name, value in group.step.items() if isinstance(value, (bool, int, str))
         }  # fmt: skip
         fit_positions(self.inner)
-        self.window, self.reach = getattr(config, "sliding_window", None), rope_reach(config)
+        self.window, self.reach = getattr(config, "sliding_window", None), find_reach(config)
         self.adds_masks = config._attn_implementation == "eager"
         if unknown := set(self.mask_layers or ()) - MASKED - STATEFUL:
             raise Unsupported(f"it has layers of {', '.join(sorted(unknown))}")
@@ -256,7 +258,7 @@ class Decoder:
         view = self.capacity if self.kernels else min(self.view(max(self.filled.values()) + steps), self.capacity)
         part = self._computed(view)
         for _ in range(steps):
-            if self.graphs:
+            if self.graphs and self.captures:
                 self.graphs.run((view, part, self.looks_back), self._step, self._undone)
             else:
                 self._step(view, part, self.looks_back)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # loaders read this file, and run without these
+if TYPE_CHECKING:  # loaders read this file, and run without it
     import torch
-    from transformers import PreTrainedConfig
 
 # Prompts of unlike lengths can't stand in one batch. By model_type:
 UNPADDABLE = {
@@ -42,38 +40,6 @@ PACKAGES = {
 # Masks that the model makes of ones where it gets none, behind dropping empty tiles (modeling_smolvlm.py:490,
 # modeling_idefics3.py:587): large arrays, made of nothing and sent for nothing. By model_type:
 MADE_OF_ONES = {"smolvlm": "pixel_attention_mask", "idefics3": "pixel_attention_mask"}
-
-
-# Rotary embeddings whose frequencies transformers chooses by the largest position of a batch, for all of its rows
-# (modeling_rope_utils.py:49, 89).
-BY_THE_LONGEST = {"dynamic", "longrope"}
-
-
-def rope_reach(config: PreTrainedConfig) -> float:
-    """How many tokens a text may have that stands in a batch with others: a longer one would change theirs. config: of
-    the text model."""
-    given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kinds = [given] if {"rope_type", "type"} & set(given) else [one for one in given.values() if isinstance(one, dict)]
-    lengths = [
-        length
-        for one in kinds
-        if one.get("rope_type", one.get("type")) in BY_THE_LONGEST
-        for length in (
-            one.get("original_max_position_embeddings"),
-            getattr(config, "original_max_position_embeddings", None),
-            getattr(config, "max_position_embeddings", None),
-        )
-        if length
-    ]
-    return min(lengths, default=math.inf)
-
-
-def forget_lengths(model: torch.nn.Module) -> None:
-    """Let the next text find frequencies as the first did: transformers keeps those of the longest text so far."""
-    for module in model.modules():
-        if getattr(module, "rope_type", None) == "dynamic":
-            module.register_buffer("inv_freq", module.original_inv_freq, persistent=False)
-            module.max_seq_len_cached = module.original_max_seq_len
 
 
 def fit_positions(model: torch.nn.Module) -> None:

@@ -178,6 +178,7 @@ class SlotEngine(ModelEngine):
         texts = [Text(signed(one.seed), self._limit(one), one.penalty) for one in requests]
         self.move_in(group, slots, texts)
         self.long = self.is_long(requests[0])
+        self.decoder.captures = not self.long
         # Without their inputs, whose memory the loaders wait for.
         self.held.update((slot, dataclasses.replace(one, inputs={})) for slot, one in zip(slots, requests))
         taken = set(map(id, requests))

@@ -10,8 +10,8 @@ from caption.engine import base, load_engine, packing
 from caption.engine.base import load
 from caption.engine.collate import collate
 from caption.engine.errors import DoesNotLoad
-from caption.engine.families import rope_reach
 from caption.engine.generate import GenerateEngine
+from caption.engine.ropes import BY_THE_LONGEST, find_reach
 from caption.engine.slots import SlotEngine
 
 from .helpers import options
@@ -80,7 +80,7 @@ def test_arrays_that_only_some_pictures_have_are_not_dropped(names):
 )  # fmt: skip
 def test_the_length_from_which_a_text_changes_others(rope, reach):
     config = LlamaConfig(hidden_size=64, num_attention_heads=4, max_position_embeddings=300, rope_parameters=rope)
-    assert rope_reach(config) == reach
+    assert find_reach(config) == reach
 
 
 @pytest.mark.parametrize("engine_class", [SlotEngine, GenerateEngine])
@@ -94,6 +94,25 @@ def test_long_texts_are_alone_and_short_ones_are_not(checkpoint, monkeypatch, na
     lengths = [[request.prompt_tokens + 6 for request in group] for group in batches]
     assert {len(group) for group in lengths if max(group) > REACH} == {1}
     assert max(len(group) for group in lengths if max(group) <= REACH) > 1
+
+
+@pytest.mark.parametrize("name", ["llava_dynamic", "llava_longrope"])
+def test_short_texts_never_ask_how_long_they_are_and_long_ones_change_nothing_for_them(checkpoint, monkeypatch, name):
+    settings = options(checkpoint(name), batch_size=4, max_new_tokens=6)
+    engine, requests = SlotEngine(settings), requests_for(settings.model, name, 9)
+    short = [request for request in requests if request.prompt_tokens + 6 <= REACH]
+    assert 0 < len(short) < 9
+    [rope] = [module for module in engine.model.modules() if getattr(module, "rope_type", None) in BY_THE_LONGEST]
+    before, place, largest = texts(engine, short), rope.inv_freq.data_ptr(), torch.max
+    texts(engine, requests)
+
+    def ask(*args, **kwargs):
+        raise AssertionError("a device would be waited for")
+
+    monkeypatch.setattr(torch, "max", ask)
+    assert texts(engine, short) == before
+    assert rope.inv_freq.data_ptr() == place, "captured steps read it there"
+    monkeypatch.setattr(torch, "max", largest)
 
 
 def test_a_layers_mlp_that_is_told_more_gets_all_of_it():
