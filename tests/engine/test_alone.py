@@ -142,3 +142,14 @@ def test_a_model_that_generates_in_a_way_of_its_own_is_refused_at_once(checkpoin
     monkeypatch.setattr(GenerationMixin, "generate", lambda *args, **kwargs: None)
     with pytest.raises(DoesNotLoad, match="in a way of its own"):
         load_engine(options(checkpoint("llava")))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("name", "slots"), [("llava", 1), ("llava", 2), ("llava_dynamic", 4), ("llava_longrope", 4)])
+def test_on_a_gpu_they_are_captured_and_right_as_well(checkpoint, name, slots):
+    settings = options(checkpoint(name), device="cuda", batch_size=slots, max_new_tokens=6)
+    engine, requests = load_engine(settings), requests_for(settings.model, name, 9)
+    assert engine.name == "slots" and not engine.fallback and engine.graphs
+    assert texts(engine, requests) == texts(GenerateEngine(settings), requests)
+    assert engine.decoder.graphs.graphs
