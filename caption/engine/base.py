@@ -13,7 +13,7 @@ from caption.engine import Adapter, Answer, EngineOptions, Request, library
 from caption.engine.adapters import Adapters
 from caption.engine.collate import collate
 from caption.engine.families import NO_PROMPT, PACKAGES, UNPADDABLE
-from caption.engine.ropes import Ropes, find_reach
+from caption.engine.ropes import Ropes
 
 FLOOD = 8  # tokens, of which most are padding: what some models write in a precision that is too narrow for them
 AUTO_SLOTS = 8  # where nobody said how many, and memory is not asked
@@ -28,7 +28,6 @@ class Loaded:
     dtype: torch.dtype  # as asked for: the model's own says fp32 where it keeps a part in that (BLIP-2)
     pad_id: int
     adapters: Adapters | None = None  # None: as the model is
-    ropes: Ropes | None = None  # None: as the model has them
 
 
 def load(options: EngineOptions) -> Loaded:
@@ -51,7 +50,7 @@ def load(options: EngineOptions) -> Loaded:
     adapters = Adapters(model, options)
     if options.adapter:
         adapters.merge_first(options.adapter)
-    return Loaded(model, processor, DTYPES[options.dtype], pad_id, adapters, Ropes(model))
+    return Loaded(model, processor, DTYPES[options.dtype], pad_id, adapters)
 
 
 def settle(model: torch.nn.Module, pad_id: int) -> None:
@@ -81,10 +80,8 @@ class ModelEngine(ABC):
     ):
         loaded = loaded or load(options)
         self.options, self.fallback, self.alone = options, fallback, alone
-        self.reach = find_reach(loaded.model.config.get_text_config(decoder=True))
-        self.ropes = loaded.ropes or Ropes(loaded.model)
         self.model, self.dtype, self.pad_id = loaded.model, loaded.dtype, loaded.pad_id
-        self.adapters = loaded.adapters or Adapters(self.model, options)
+        self.adapters, self.ropes = loaded.adapters or Adapters(self.model, options), Ropes(self.model)
         self.processor, self.tokenizer = loaded.processor, loaded.processor.tokenizer
         self.image_processor = type(loaded.processor.image_processor).__name__
 
@@ -164,19 +161,21 @@ class ModelEngine(ABC):
         self, requests: list[Request], apart: Callable[[Request], int] = lambda _: 0
     ) -> Iterator[list[Request]]:
         """The requests, parted where they can't be computed together. apart: a figure in which a group must agree."""
-        together, places = self.model.config.model_type not in UNPADDABLE, itertools.count()
+        together = self.model.config.model_type not in UNPADDABLE
+        beside, single = [], []
+        for request in requests:
+            (single if self.alone or self.is_long(request) else beside).append(request)
 
-        def key(request: Request) -> tuple[int, int, int]:
-            single = next(places) if self.alone or self.is_long(request) else -1
-            return single, 0 if together else request.prompt_tokens, apart(request)
+        def key(request: Request) -> tuple[int, int]:
+            return 0 if together else request.prompt_tokens, apart(request)
 
-        keyed = sorted(((key(request), request) for request in requests), key=lambda pair: pair[0])
-        for _, group in itertools.groupby(keyed, lambda pair: pair[0]):
-            yield [request for _, request in group]
+        for _, group in itertools.groupby(sorted(beside, key=key), key):
+            yield list(group)
+        yield from ([request] for request in single)
 
     def is_long(self, request: Request) -> bool:
         """Whether its text would change those that stand in a batch with it."""
-        return request.prompt_tokens + self._limit(request) > self.reach
+        return request.prompt_tokens + self._limit(request) > self.ropes.reach
 
     def generate(self, requests: list[Request], custom_generate: Callable) -> None:
         """Let transformers' generate prepare a batch of the requests, and hand it to `custom_generate`."""

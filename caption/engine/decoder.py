@@ -1,7 +1,6 @@
 """Rows of text decoded side by side, each at a step of its own: the state of all slots, and one step of all of them."""
 
 import contextlib
-import math
 from collections import Counter, deque
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -16,7 +15,6 @@ from caption.engine.graph import Graphs
 from caption.engine.look import Look
 from caption.engine.pinned import send
 from caption.engine.prefill import Prefilled
-from caption.engine.ropes import find_reach
 from caption.engine.rows import Rows, Unsupported
 from caption.engine.sampling import NonFiniteWatch
 from caption.engine.slotcache import STATEFUL, SlotCache, grown
@@ -130,7 +128,7 @@ class Decoder:
             name: value for name, value in group.step.items() if isinstance(value, (bool, int, str))
         }  # fmt: skip
         fit_positions(self.inner)
-        self.window, self.reach = getattr(config, "sliding_window", None), find_reach(config)
+        self.window = getattr(config, "sliding_window", None)
         self.adds_masks = config._attn_implementation == "eager"
         if unknown := set(self.mask_layers or ()) - MASKED - STATEFUL:
             raise Unsupported(f"it has layers of {', '.join(sorted(unknown))}")
@@ -373,10 +371,6 @@ class Decoder:
                 self.cache.clear(row)
         if rows and not self.kernels:
             self.state.positions[self._there(rows)] = 0  # within any view
-        if rows and self.reach < math.inf:  # frequencies are chosen by all rows, whoever is in them
-            for name, value in self.inputs.items():
-                if name.endswith("position_ids"):
-                    value[self._there(rows)] = 0
         return taken
 
     def drop(self) -> None:

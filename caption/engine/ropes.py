@@ -24,7 +24,7 @@ def find_reach(config: PreTrainedConfig) -> float:
     lengths = [
         length
         for one in kinds
-        if one.get("rope_type", one.get("type")) in BY_THE_LONGEST
+        if _kind(one) in BY_THE_LONGEST
         for length in (
             one.get("original_max_position_embeddings"),
             getattr(config, "original_max_position_embeddings", None),
@@ -35,27 +35,37 @@ def find_reach(config: PreTrainedConfig) -> float:
     return min(lengths, default=math.inf)
 
 
+def _kind(given: dict) -> str | None:
+    return given.get("rope_type", given.get("type"))
+
+
 class Ropes:
-    """Those of a model. While texts are short their frequencies stay, so that no step asks how long texts are: on a GPU
-    the host would wait for the answer, and such a step can't be captured."""
+    """Those of a model, each with one type for all layers.
+
+    While texts are short their frequencies stay, so that no step asks how long texts are: on a GPU the host would wait
+    for the answer, and such a step can't be captured.
+
+    reach: how many tokens a text may have that stands in a batch with others.
+    """
 
     def __init__(self, model: torch.nn.Module):
-        # Frequencies keep their place in memory, from which captured steps read them.
-        self.first = [
-            (module, module.rope_type, module.inv_freq, module.attention_scaling)
-            for module in model.modules()
-            if isinstance(getattr(module, "rope_type", None), str) and module.rope_type in BY_THE_LONGEST
-        ]
-        self.long: bool | None = None
+        self.reach = find_reach(model.config.get_text_config(decoder=True))
+        self.long: bool | None = None  # what it was settled for
+        self.kinds: dict[torch.nn.Module, tuple[str, torch.Tensor]] = {}
+        for module in model.modules():
+            kind = _kind(getattr(getattr(module, "config", None), "rope_parameters", None) or {})
+            if kind in BY_THE_LONGEST and isinstance(getattr(module, "rope_type", None), str):
+                # A place in memory that stays, from which captured steps read.
+                self.kinds[module] = kind, module.original_inv_freq.clone()
 
     def settle(self, long: bool) -> None:
-        """For the texts that come next: short ones, or a long one, for which each starts as for the first text."""
+        """For the texts that come next: short ones, or a long one, which starts as if it were the first."""
         if not long and self.long is False:
             return
         self.long = long
-        for module, kind, frequencies, scaling in self.first:
+        for module, (kind, frequencies) in self.kinds.items():
             frequencies.copy_(module.original_inv_freq)
             module.register_buffer("inv_freq", frequencies, persistent=False)
-            module.attention_scaling, module.rope_type = scaling, kind if long else "default"
+            module.rope_type = kind if long else "default"
             if hasattr(module, "original_max_seq_len"):  # which grows with the longest so far
                 module.max_seq_len_cached = module.original_max_seq_len

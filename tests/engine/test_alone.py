@@ -11,7 +11,7 @@ from caption.engine.base import load
 from caption.engine.collate import collate
 from caption.engine.errors import DoesNotLoad
 from caption.engine.generate import GenerateEngine
-from caption.engine.ropes import BY_THE_LONGEST, find_reach
+from caption.engine.ropes import find_reach
 from caption.engine.slots import SlotEngine
 
 from .helpers import options
@@ -102,8 +102,8 @@ def test_short_texts_never_ask_how_long_they_are_and_long_ones_change_nothing_fo
     engine, requests = SlotEngine(settings), requests_for(settings.model, name, 9)
     short = [request for request in requests if request.prompt_tokens + 6 <= REACH]
     assert 0 < len(short) < 9
-    [rope] = [module for module in engine.model.modules() if getattr(module, "rope_type", None) in BY_THE_LONGEST]
-    before, place, largest = texts(engine, short), rope.inv_freq.data_ptr(), torch.max
+    [rope] = engine.ropes.kinds
+    before, place = texts(engine, short), rope.inv_freq.data_ptr()
     texts(engine, requests)
 
     def ask(*args, **kwargs):
@@ -112,7 +112,15 @@ def test_short_texts_never_ask_how_long_they_are_and_long_ones_change_nothing_fo
     monkeypatch.setattr(torch, "max", ask)
     assert texts(engine, short) == before
     assert rope.inv_freq.data_ptr() == place, "captured steps read it there"
-    monkeypatch.setattr(torch, "max", largest)
+
+
+@pytest.mark.parametrize("name", ["llava_dynamic", "llava_longrope"])
+def test_one_engine_behind_another_finds_frequencies_as_they_were(checkpoint, name):
+    settings = options(checkpoint(name), batch_size=4, max_new_tokens=6)
+    requests, loaded = requests_for(settings.model, name, 9), load(settings)
+    expected = texts(GenerateEngine(settings), requests)
+    for way in (SlotEngine, GenerateEngine, SlotEngine):
+        assert texts(way(settings, loaded), requests) == expected
 
 
 def test_a_layers_mlp_that_is_told_more_gets_all_of_it():
