@@ -67,9 +67,9 @@ def test_a_cluster_without_a_free_place_is_told_in_one_sentence(cluster, tmp_pat
 
 
 def test_a_node_that_is_killed_costs_no_image_a_try_and_one_that_joins_takes_its_part(cluster, tmp_path):
-    ids = empty_pictures(tmp_path / "in", 260)
+    ids = empty_pictures(tmp_path / "in", 400)  # time for a busy machine to start the third and tell of it
     first, _ = cluster.add_node(**NODE), cluster.add_node(**NODE)
-    running = start(*command(cluster, tmp_path))
+    running = start(*command(cluster, tmp_path, "--stats-every", 20))
     try:
         wait_for_rows(tmp_path / "out", 20)
         cluster.remove_node(first, allow_graceful=False)
