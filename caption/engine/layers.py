@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from caption.engine import kernels
+from caption.engine import kernels, products
 from caption.engine.agreement import agree, noise
 
 # As transformers calls the same parts in its families.
@@ -51,12 +50,12 @@ class Mlp:
     bias: torch.Tensor | None
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        made = functional.linear(self.before(states.reshape(-1, states.shape[-1])), self.weight, self.bias)
+        made = products.linear(self.before(states.reshape(-1, states.shape[-1])), self.weight, self.bias)
         return made.view(*states.shape[:-1], made.shape[-1])
 
     def onto(self, total: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """Add what it makes of `states`, less the bias, to `total` in place."""
-        return total.addmm_(self.before(states), self.weight.t())
+        return products.add_linear(total, self.before(states), self.weight)
 
 
 def install(model: nn.Module) -> list[Callable[[], None]]:

@@ -19,6 +19,7 @@ from transformers.cache_utils import (
     StaticLayer,
 )
 
+from caption.engine.eights import in_eights
 from caption.engine.rows import Unsupported
 
 # What configs call layers that sum a text up in a state, where others keep its tokens.
@@ -66,17 +67,11 @@ def prompt_cache(config: PreTrainedConfig) -> DynamicCache:
 def _alone(states: torch.Tensor) -> torch.Tensor:
     """The same, [rows, heads, tokens, size], holding no more memory than its own.
 
-    Where it is copied, the heads of a token lie side by side, as products leave them. A copy of what does not lie
-    together goes number by number, so eight bytes are taken for one if they can be.
+    Where it is copied, the heads of a token lie side by side, as products leave them.
     """
     if states.untyped_storage().nbytes() == states.nbytes:
         return states
-    states, wide = states.transpose(1, 2), 8 // states.element_size()
-    if states.stride(-1) == 1 and not any(
-        figure % wide for figure in (states.shape[-1], states.storage_offset(), *states.stride()[:-1])
-    ):
-        return states.view(torch.int64).contiguous().view(states.dtype).transpose(1, 2)
-    return states.contiguous().transpose(1, 2)
+    return in_eights(states.transpose(1, 2)).contiguous().view(states.dtype).transpose(1, 2)
 
 
 class SlotLayer(StaticLayer):

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator
 
 import torch
 
-from caption.engine import Answer, EngineOptions, Refusal, Request
+from caption.engine import Answer, EngineOptions, Refusal, Request, products
 from caption.engine.base import AUTO_SLOTS, Loaded, ModelEngine
 from caption.engine.collate import padding
 from caption.engine.decoder import Decoder, Text
@@ -53,6 +53,8 @@ class SlotEngine(ModelEngine):
         most = self.prefill_tokens
         try:
             self.admit(dummy_requests(self.options, self.processor, FIRST_TOKENS)[: self.free])
+            with products.tried():
+                self.prefilled(self._next_group())
             self._prefill(self._next_group())
             self.decoder.run(1)
             self._wait_for_device()
@@ -120,10 +122,10 @@ class SlotEngine(ModelEngine):
         self.held = {moved.get(slot, slot): request for slot, request in self.held.items()}
         refused, self.refused = self.refused, []
         for _ in range(0 if self.beside or refused else STEPS):
-            if ended := self.decoder.ended():
+            if ended := self._ended():
                 return self._answers(ended)
             self.decoder.run(1)
-        return refused + self._answers(self.decoder.ended())
+        return refused + self._answers(self._ended())
 
     def _step_beside(self) -> None:
         """One group, and some steps: first texts end early, and not all at once. The steps come last, to do for the GPU
@@ -241,6 +243,11 @@ class SlotEngine(ModelEngine):
         with torch.cuda.stream(self.beside):
             yield
         torch.cuda.current_stream().wait_stream(self.beside)
+
+    def _ended(self) -> list[int]:
+        """Slots whose texts have, the oldest first. Of a crowd no more than the next groups take the place of: the
+        device would have nothing to do while all are read."""
+        return self.decoder.ended()[: max(GROUP, WAITING * self.fitting)]
 
     def _answers(self, slots: list[int]) -> list[Answer]:
         ends = set(self.decoder.ends or ())

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from caption.engine.eights import in_eights
 from caption.engine.families import MADE_OF_ONES
 
 
@@ -26,13 +27,16 @@ def install(model: torch.nn.Module) -> Callable[[], None]:
         for name, merge in (("inputs_merger", _merged), ("get_placeholder_mask", _placeholders)):
             if hasattr(module, name):
                 faster[name] = functools.partial(merge, module, getattr(module, name))
-        for name, method in faster.items():
-            setattr(module, name, method)
-            changed.append((module, name))
+        made = [(module, name, method) for name, method in faster.items()]
+        if shuffle := getattr(module.connector, "pixel_shuffle", None):
+            made.append((module.connector, "pixel_shuffle", functools.partial(_shuffled, shuffle)))
+        for owner, name, method in made:
+            setattr(owner, name, method)
+            changed.append((owner, name))
 
     def remove() -> None:
-        for module, name in changed:
-            delattr(module, name)
+        for owner, name in changed:
+            delattr(owner, name)
 
     return remove
 
@@ -58,6 +62,11 @@ def _features(model, original, known, pixel_values, pixel_attention_mask=None, *
     states = vision.encoder(patches + positions).last_hidden_state
     states = vision.post_layernorm(states)
     return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=model.connector(states))
+
+
+def _shuffled(original, states, *args, **kwargs):
+    """Patches side by side as one: copies, of which the model makes two."""
+    return original(in_eights(states), *args, **kwargs).view(states.dtype)
 
 
 def _positions(vision, tiles: torch.Tensor) -> torch.Tensor:

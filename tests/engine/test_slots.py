@@ -10,7 +10,7 @@ from caption.engine import Refusal, Request, attention, check, load_engine, load
 from caption.engine.base import load
 from caption.engine.decoder import Decoder
 from caption.engine.generate import GenerateEngine
-from caption.engine.slots import SlotEngine
+from caption.engine.slots import GROUP, WAITING, SlotEngine
 from tests.runs import captions, run
 
 from .helpers import caption_all, options, picture, pictures, set_ends, spell_ids
@@ -38,6 +38,19 @@ def llava(checkpoint):
     engine = SlotEngine(options(folder))
     set_ends(engine.model, [])
     return engine, requests_for(folder, "llava", 9)
+
+
+def test_a_crowd_that_ends_at_once_is_answered_in_parts_and_each_of_it_once(checkpoint):
+    settings = options(checkpoint("llava"), batch_size=2 * GROUP, max_new_tokens=3)
+    engine, requests = SlotEngine(settings), requests_for(settings.model, "llava", 2 * GROUP)
+    set_ends(engine.model, [])
+    engine.prefill_tokens = WAITING * max(request.prompt_tokens for request in requests)
+    engine.admit(requests)
+    crowds = []
+    while engine.busy:
+        crowds.append([answer.key for answer in engine.step()])
+    assert max(map(len, crowds)) == GROUP
+    assert sorted(key for crowd in crowds for key in crowd) == list(range(2 * GROUP))
 
 
 SETTINGS = {

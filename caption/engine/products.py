@@ -1,0 +1,170 @@
+"""Products of many rows with weights, each shape in the way of cuBLASLt that was fastest when tried.
+
+The library has hundreds of ways for a product, and names one by a heuristic, which torch takes. Where a side of the
+weight is short, as in vision towers, others are up to a quarter faster on an H200, to the same bits. Which one is found
+by trial while an engine warms up, and kept for the next run.
+"""
+
+import contextlib
+import hashlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from caption import cache
+from caption.engine import cublaslt
+from caption.engine.cublaslt import Product, Shape
+
+MANY = 8192  # rows from which on a product is worth it; fewer come in steps, and in the last groups
+SOME = 1024  # the same in the small group that an engine warms up with
+SHORT = 1536  # a side of the weight; where both are longer, none of the others was faster under load
+ALIGNED = 16  # bytes
+OUTPUTS = 2**26  # numbers that a trial makes: so many that the last tiles, which are not full, count for little
+TRIAL_SECONDS = 0.3  # for all ways, one after the other
+RUNS = 2  # of each
+FINALISTS, ROUNDS = 6, 5  # then the best in turn,
+FINAL_SECONDS = 4e-3  # each so long
+FASTER = 0.98  # what another way must take of the time of the library's choice
+
+
+def linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """As torch's. states: [..., inner]; weight: [columns, inner]; bias: [columns]."""
+    made = _made("plain" if bias is None else "bias", states, weight, bias)
+    return functional.linear(states, weight, bias) if made is None else made
+
+
+def linear_gelu(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """GELU in its tanh form of `linear`, as the product's end. states: [rows, inner]."""
+    made = _made("gelu", states, weight, bias)
+    return _gelu_by_torch(states, weight, bias) if made is None else made
+
+
+def add_linear(total: torch.Tensor, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Add `linear` to total, [rows, columns], in place. states: [rows, inner]."""
+    made = _made("added", states, weight, None, total)
+    return total.addmm_(states, weight.t()) if made is None else made
+
+
+def _gelu_by_torch(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return torch._addmm_activation(bias, states, weight.t(), use_gelu=True)
+
+
+def _made(
+    kind: str, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, made: torch.Tensor | None = None
+) -> torch.Tensor | None:
+    """None where torch is to do it."""
+    rows = states.numel() // states.shape[-1]
+    if rows < (MANY if _seen is None else SOME) or min(weight.shape) > SHORT or not states.is_cuda:
+        return None
+    shape = Shape(kind, *weight.shape, states.dtype)
+    if _seen is not None:
+        _seen[shape] = states.device
+    chosen = _chosen.get((states.device, shape))
+    if chosen is None or rows < MANY:
+        return None
+    made = states.new_empty(*states.shape[:-1], shape.columns) if made is None else made
+    if not all(one is None or _lies_plain(one) for one in (states, weight, bias, made)):
+        return None
+    product, way = chosen
+    flat = states.view(rows, shape.inner)
+    return made if product.run(way, flat, weight, bias, made.view(rows, shape.columns)) else None
+
+
+def _lies_plain(one: torch.Tensor) -> bool:
+    return one.is_contiguous() and one.data_ptr() % ALIGNED == 0
+
+
+_chosen: dict[tuple[torch.device, Shape], tuple[Product, bytes] | None] = {}  # None: torch's way
+_seen: dict[Shape, torch.device] | None = None
+
+
+@contextlib.contextmanager
+def tried() -> Iterator[None]:
+    """Find the fastest ways for all products that are made within it, at its end. What is not in halves stays as it is;
+    so does all where memory is short, or there is no such library."""
+    global _seen
+    _seen = {}
+    try:
+        yield
+        seen = [(device, shape) for shape, device in _seen.items() if shape.dtype in (torch.float16, torch.bfloat16)]
+    finally:
+        _seen = None
+    for device, shape in seen:
+        if (device, shape) not in _chosen:
+            with contextlib.suppress(cublaslt.Failed, torch.OutOfMemoryError):
+                _chosen[device, shape] = _choose(shape, device)
+    if seen:
+        torch.cuda.empty_cache()
+
+
+def _choose(shape: Shape, device: torch.device) -> tuple[Product, bytes] | None:
+    sizes = f"{shape.kind} {shape.columns} {shape.inner} {shape.dtype}"
+    names = (sizes, torch.cuda.get_device_name(device), torch.__version__, cublaslt.version())
+    digest = hashlib.blake2b("\0".join(names).encode(), digest_size=16)
+    for source in (__file__, cublaslt.__file__):
+        digest.update(Path(source).read_bytes())
+    name = f"products/{digest.hexdigest()}"
+    kept, product = cache.recall(name), Product(shape, device)
+    try:
+        way = bytes.fromhex(kept["way"])
+    except (TypeError, KeyError, ValueError):
+        way = _fastest(product, device)
+        cache.keep(name, {"of": sizes, "way": way.hex()})
+    return (product, way) if way else None
+
+
+@torch.inference_mode()
+def _fastest(product: Product, device: torch.device) -> bytes:
+    """The way that is, of those that make the same bits as torch; b"" where torch's own is as good."""
+    kind, columns, inner, dtype = product.shape
+    rows = max(SOME, OUTPUTS // columns)
+    generator = torch.Generator(device).manual_seed(0)
+
+    def noise(*sizes: int) -> torch.Tensor:
+        return torch.randn(*sizes, generator=generator, device=device, dtype=dtype)
+
+    states, weight, bias = noise(rows, inner), noise(columns, inner) * inner**-0.5, noise(columns)
+    bias = None if kind in ("plain", "added") else bias
+    made = noise(rows, columns)
+
+    def by_torch() -> torch.Tensor:
+        if kind == "added":
+            return made.addmm_(states, weight.t())
+        return (_gelu_by_torch if kind == "gelu" else functional.linear)(states, weight, bias)
+
+    def by(way: bytes) -> Callable[[], bool]:
+        return lambda: product.run(way, states, weight, bias, made)
+
+    times, end = {}, time.monotonic() + TRIAL_SECONDS
+    for way in product.ways(rows):
+        if time.monotonic() < end and by(way)():  # the library loads it
+            times[way] = _seconds(by(way), RUNS)
+    works = {b"": by_torch} | {way: by(way) for way in sorted(times, key=times.get)[:FINALISTS]}
+    runs = math.ceil(FINAL_SECONDS / _seconds(by_torch, RUNS))
+    rounds = [{way: _seconds(work, runs) for way, work in works.items()} for _ in range(ROUNDS)]
+    took = {way: statistics.median(one[way] for one in rounds) for way in works}
+    made.zero_()
+    expected = by_torch().clone()
+    for way in sorted(works, key=took.get):
+        if took[way] > FASTER * took[b""]:
+            break
+        made.zero_()
+        if works[way]() and torch.equal(made, expected):
+            return way
+    return b""
+
+
+def _seconds(work: Callable, runs: int) -> float:
+    """Of one of them."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(runs):
+        work()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3 / runs

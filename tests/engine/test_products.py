@@ -1,0 +1,98 @@
+"""Products in the way that was fastest when tried: torch's bits, whatever the way."""
+
+import pytest
+import torch
+
+from caption.engine import cublaslt, products
+from caption.engine.cublaslt import Shape
+
+COLUMNS, INNER = 768, 192
+# More than a way was tried with, and not a multiple of any tile; and fewer than are worth one.
+ROWS = (products.MANY + 8, products.SOME, 3)
+
+
+def operands(rows: int, dtype=torch.float16, device="cuda") -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    shapes = ((rows, INNER), (COLUMNS, INNER), (COLUMNS,), (rows, COLUMNS))
+    return [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
+
+
+def made(kind: str, states, weight, bias, total) -> torch.Tensor:
+    if kind == "added":
+        return products.add_linear(total.clone(), states, weight)
+    if kind == "gelu":
+        return products.linear_gelu(states, weight, bias)
+    return products.linear(states[None], weight, bias if kind == "bias" else None)[0]
+
+
+def expected(kind: str, states, weight, bias, total) -> torch.Tensor:
+    if kind == "added":
+        return torch.addmm(total, states, weight.t())
+    if kind == "gelu":
+        return torch._addmm_activation(bias, states, weight.t(), use_gelu=True)
+    return torch.nn.functional.linear(states, weight, bias if kind == "bias" else None)
+
+
+@pytest.fixture
+def untried(monkeypatch, tmp_path):
+    """Nothing is chosen yet, nor kept from before."""
+    monkeypatch.setattr(products, "_chosen", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", cublaslt.EPILOGUES)
+def test_every_way_of_a_product_makes_the_bits_of_torch(kind, dtype, untried):
+    product = cublaslt.Product(Shape(kind, COLUMNS, INNER, dtype), torch.device("cuda", 0))
+    for rows in ROWS[:2]:
+        given = operands(rows, dtype)
+        for way in product.ways(rows):
+            products._chosen[given[0].device, product.shape] = product, way
+            assert torch.equal(made(kind, *given), expected(kind, *given))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", cublaslt.EPILOGUES)
+def test_what_was_tried_once_is_found_again_without_a_trial(kind, untried, monkeypatch):
+    given = operands(products.SOME)
+    with products.tried():
+        made(kind, *given)
+    [chosen] = products._chosen.values()
+    for rows in ROWS:
+        given = operands(rows)
+        assert torch.equal(made(kind, *given), expected(kind, *given))
+    monkeypatch.setattr(products, "_chosen", {})
+    monkeypatch.setattr(products, "_fastest", None)
+    with products.tried():
+        made(kind, *given)  # too few for any way
+        made(kind, *operands(products.SOME))
+    [again] = products._chosen.values()
+    assert (again and again[1]) == (chosen and chosen[1])
+
+
+@pytest.mark.gpu
+def test_a_way_that_the_library_refuses_leaves_the_product_to_torch(untried):
+    given = operands(products.MANY)
+    shape = Shape("plain", COLUMNS, INNER, torch.float16)
+    products._chosen[given[0].device, shape] = cublaslt.Product(shape, given[0].device), bytes(64)
+    assert torch.equal(made("plain", *given), expected("plain", *given))
+
+
+@pytest.mark.gpu
+def test_what_does_not_lie_row_by_row_is_left_to_torch(untried):
+    states, weight, *_ = operands(products.MANY)
+    product = cublaslt.Product(Shape("plain", COLUMNS, INNER, torch.float16), states.device)
+    products._chosen[states.device, product.shape] = product, product.ways(products.MANY)[0]
+    apart = torch.cat([states, states], 1)[:, :INNER]
+    across = weight.t().contiguous().t()
+    for given in ((apart, weight), (states, across)):
+        assert torch.equal(products.linear(*given), torch.nn.functional.linear(states, weight))
+
+
+@pytest.mark.parametrize("kind", cublaslt.EPILOGUES)
+def test_a_cpu_makes_its_products_as_torch_does(kind):
+    for rows in ROWS:
+        given = operands(rows, torch.float32, "cpu")
+        with products.tried():
+            assert torch.equal(made(kind, *given), expected(kind, *given))
