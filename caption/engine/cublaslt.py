@@ -102,7 +102,8 @@ class Product:
         types = (FP32_SUMS, TYPES[torch.float32], *[TYPES[self.shape.dtype]] * 4)
         for custom, tile, cluster in itertools.product(CUSTOMS, TILES, CLUSTERS):
             other = Algorithm()
-            self._call("cublasLtMatmulAlgoInit", self.handle, *types, _get(one, FAMILY), ctypes.byref(other))
+            if self.library.cublasLtMatmulAlgoInit(self.handle, *types, _get(one, FAMILY), ctypes.byref(other)):
+                return
             settings = {STAGES: _get(one, STAGES), TILE: tile, CLUSTER: cluster, CUSTOM: custom}
             if all(_set(other, *setting) for setting in settings.items()):
                 yield other
@@ -149,6 +150,12 @@ class Product:
     def _call(self, name: str, *arguments) -> None:
         if status := getattr(self.library, name)(*arguments):
             raise Failed(f"{name} answered {status}")
+
+
+def described(way: bytes) -> str:
+    """Its tile, its cluster of tiles and its last setting, by the header's numbers."""
+    algorithm = Algorithm.from_buffer_copy(way)
+    return " ".join(str(_get(algorithm, what)) for what in (TILE, CLUSTER, CUSTOM))
 
 
 def _get(algorithm, what: int) -> int:

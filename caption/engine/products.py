@@ -23,7 +23,7 @@ from caption.engine.cublaslt import Product, Shape
 MANY = 8192  # rows from which on a product is worth it; fewer come in steps, and in the last groups
 SOME = 1024  # the same in the small group that an engine warms up with
 SHORT = 1536  # a side of the weight; where both are longer, none of the others was faster under load
-ALIGNED = 16  # bytes
+ALIGNED = 256  # bytes, as the heuristic supposes
 OUTPUTS = 2**26  # numbers that a trial makes: so many that the last tiles, which are not full, count for little
 TRIAL_SECONDS = 0.3  # for all ways, one after the other
 RUNS = 2  # of each
@@ -113,54 +113,62 @@ def _choose(shape: Shape, device: torch.device) -> tuple[Product, bytes] | None:
     try:
         way = bytes.fromhex(kept["way"])
     except (TypeError, KeyError, ValueError):
-        way = _fastest(product, device)
+        way = fastest(product, device)
         cache.keep(name, {"of": sizes, "way": way.hex()})
     return (product, way) if way else None
 
 
+class Trial:
+    """A product of noise, `rows` of it."""
+
+    def __init__(self, product: Product, rows: int, device: torch.device):
+        kind, columns, inner, dtype = product.shape
+        generator = torch.Generator(device).manual_seed(0)
+
+        def noise(*sizes: int) -> torch.Tensor:
+            return torch.randn(*sizes, generator=generator, device=device, dtype=dtype)
+
+        self.product, self.kind = product, kind
+        self.states, self.weight = noise(rows, inner), noise(columns, inner) * inner**-0.5
+        self.bias = None if kind in ("plain", "added") else noise(columns)
+        self.made = torch.zeros(rows, columns, device=device, dtype=dtype)
+
+    def by_torch(self) -> torch.Tensor:
+        if self.kind == "added":
+            return self.made.addmm_(self.states, self.weight.t())
+        return (_gelu_by_torch if self.kind == "gelu" else functional.linear)(self.states, self.weight, self.bias)
+
+    def by(self, way: bytes) -> bool:
+        """Into `made`, or added to it. False: the library refused."""
+        return self.product.run(way, self.states, self.weight, self.bias, self.made)
+
+    def same(self, way: bytes) -> bool:
+        """Whether it makes torch's bits."""
+        self.made.zero_()
+        expected = self.by_torch().clone()
+        self.made.zero_()
+        return self.by(way) and torch.equal(self.made, expected)
+
+
 @torch.inference_mode()
-def _fastest(product: Product, device: torch.device) -> bytes:
+def fastest(product: Product, device: torch.device) -> bytes:
     """The way that is, of those that make the same bits as torch; b"" where torch's own is as good."""
-    kind, columns, inner, dtype = product.shape
-    rows = max(SOME, OUTPUTS // columns)
-    generator = torch.Generator(device).manual_seed(0)
-
-    def noise(*sizes: int) -> torch.Tensor:
-        return torch.randn(*sizes, generator=generator, device=device, dtype=dtype)
-
-    states, weight, bias = noise(rows, inner), noise(columns, inner) * inner**-0.5, noise(columns)
-    bias = None if kind in ("plain", "added") else bias
-    made = noise(rows, columns)
-
-    def by_torch() -> torch.Tensor:
-        if kind == "added":
-            return made.addmm_(states, weight.t())
-        return (_gelu_by_torch if kind == "gelu" else functional.linear)(states, weight, bias)
-
-    def by(way: bytes) -> Callable[[], bool]:
-        return lambda: product.run(way, states, weight, bias, made)
-
-    times, end = {}, time.monotonic() + TRIAL_SECONDS
+    rows = max(SOME, OUTPUTS // product.shape.columns)
+    trial, times, end = Trial(product, rows, device), {}, time.monotonic() + TRIAL_SECONDS
     for way in product.ways(rows):
-        if time.monotonic() < end and by(way)():  # the library loads it
-            times[way] = _seconds(by(way), RUNS)
-    works = {b"": by_torch} | {way: by(way) for way in sorted(times, key=times.get)[:FINALISTS]}
-    runs = math.ceil(FINAL_SECONDS / _seconds(by_torch, RUNS))
-    rounds = [{way: _seconds(work, runs) for way, work in works.items()} for _ in range(ROUNDS)]
+        if time.monotonic() < end and trial.by(way):  # the library loads it
+            times[way] = seconds(lambda way=way: trial.by(way), RUNS)
+    works = {way: lambda way=way: trial.by(way) for way in sorted(times, key=times.get)[:FINALISTS]}
+    works[b""] = trial.by_torch
+    runs = math.ceil(FINAL_SECONDS / seconds(trial.by_torch, RUNS))
+    rounds = [{way: seconds(work, runs) for way, work in works.items()} for _ in range(ROUNDS)]
     took = {way: statistics.median(one[way] for one in rounds) for way in works}
-    made.zero_()
-    expected = by_torch().clone()
-    for way in sorted(works, key=took.get):
-        if took[way] > FASTER * took[b""]:
-            break
-        made.zero_()
-        if works[way]() and torch.equal(made, expected):
-            return way
-    return b""
+    enough = [way for way in sorted(took, key=took.get) if took[way] < FASTER * took[b""]]
+    return next(filter(trial.same, enough), b"")
 
 
-def _seconds(work: Callable, runs: int) -> float:
-    """Of one of them."""
+def seconds(work: Callable, runs: int) -> float:
+    """Of one of so many runs, on the device."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     for _ in range(runs):

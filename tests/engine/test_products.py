@@ -63,7 +63,7 @@ def test_what_was_tried_once_is_found_again_without_a_trial(kind, untried, monke
         given = operands(rows)
         assert torch.equal(made(kind, *given), expected(kind, *given))
     monkeypatch.setattr(products, "_chosen", {})
-    monkeypatch.setattr(products, "_fastest", None)
+    monkeypatch.setattr(products, "fastest", None)
     with products.tried():
         made(kind, *given)  # too few for any way
         made(kind, *operands(products.SOME))
@@ -96,3 +96,40 @@ def test_a_cpu_makes_its_products_as_torch_does(kind):
         given = operands(rows, torch.float32, "cpu")
         with products.tried():
             assert torch.equal(made(kind, *given), expected(kind, *given))
+
+
+class Ways:
+    """In place of a Product: "exact" ways make what torch makes, "wrong" ones something else, "refused" none."""
+
+    def __init__(self, kind: str, times: dict[bytes, float], monkeypatch):
+        self.shape, self.times = Shape(kind, COLUMNS, INNER, torch.float32), times
+        monkeypatch.setattr(products, "OUTPUTS", 0)
+        monkeypatch.setattr(products, "seconds", self.seconds)
+
+    def ways(self, rows: int) -> list[bytes]:
+        return [way for way in self.times if way]
+
+    def run(self, way, states, weight, bias, made) -> bool:
+        self.ran = way
+        if way.startswith(b"exact"):
+            made.copy_(expected(self.shape.kind, states, weight, bias, made))
+        return not way.startswith(b"refused")
+
+    def seconds(self, work, runs: int) -> float:
+        self.ran = b""
+        work()
+        return self.times[self.ran]
+
+
+@pytest.mark.parametrize("kind", cublaslt.EPILOGUES)
+@pytest.mark.parametrize(
+    ("times", "taken"),
+    [
+        ({b"": 1.0, b"refused": 0.1, b"wrong": 0.2, b"exact": 0.9, b"exact too": 0.8}, b"exact too"),
+        ({b"": 1.0, b"exact": 0.99}, b""),
+        ({b"": 1.0, b"wrong": 0.5}, b""),
+        ({b"": 1.0}, b""),
+    ],
+)
+def test_the_fastest_way_is_taken_that_makes_the_bits_of_torch(kind, times, taken, monkeypatch):
+    assert products.fastest(Ways(kind, times, monkeypatch), torch.device("cpu")) == taken
