@@ -316,8 +316,9 @@ def _describe(field: dataclasses.Field, hint: Any) -> Option:
     return Option(name=field.name, type=kind, optional=optional, default=field.default, **field.metadata)
 
 
+_TYPES = typing.get_type_hints(Settings)
 OPTIONS: dict[str, Option] = {
-    field.name: _describe(field, typing.get_type_hints(Settings)[field.name]) for field in dataclasses.fields(Settings)
+    field.name: _describe(field, _TYPES[field.name]) for field in dataclasses.fields(Settings)
 }
 
 

@@ -20,4 +20,4 @@ fi
 
 .venv/bin/ruff check .
 # Many tests wait for processes: two files at a time. With `-n 0` one after the other.
-exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -2,6 +2,9 @@
 
 import pytest
 
+# What begins last ends last: beside these, the other processes have enough to do.
+LONGEST = ("test_run_shapes.py", "test_run_lora.py", "test_ray.py", "test_precision.py", "test_score.py")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_its_own(tmp_path_factory):
@@ -12,6 +15,7 @@ def cache_of_its_own(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     if not any("gpu" in item.keywords for item in items):
         return
     import torch

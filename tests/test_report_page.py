@@ -98,7 +98,7 @@ def test_the_policy_of_the_page_stops_a_script_that_got_in(opened, pages, tmp_pa
 def test_filter_search_and_the_rest_on_demand(opened):
     page = opened("plain")
     assert shown(page) == 48 and page.locator("#all").text_content() == "Show all 72"
-    page.click("#all")
+    page.press("#all", "Enter")  # a slow machine still moves the cards when a click comes, which then hits nothing
     assert shown(page) == 72
     page.click(".filters button[data-set='loop']")
     assert shown(page) == 1 and page.locator("#shown").text_content() == "1 of 72 fit"
