@@ -214,7 +214,7 @@ def test_auto_adds_workers_while_memory_is_free_and_the_rate_grows(run_on, drive
 
 
 def test_auto_takes_a_worker_off_again_that_made_nothing_faster(run_on, driver, tmp_path):
-    ids = empty_pictures(tmp_path / "in", 350)
+    ids = empty_pictures(tmp_path / "in", 600)
     driver(gpu0=SMALL_MODEL)
     done = run_on("--gpus", "0", "--workers-per-gpu", "auto", "--batch-size", 4, fault="gpu for one at a time")
     assert done.returncode == 0, done.stderr
