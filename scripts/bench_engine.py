@@ -263,6 +263,9 @@ class Bench:
         self._print("python -m caption.run, files to rows", len(done) / ran["seconds"])
         wall = 1e3 * ran["seconds"] / len(done)
         print(f"| of the whole run, {ran['total_seconds']:.0f} s | {ran['idle']} |")
+        laps = ran["until_first_caption"]
+        parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in laps.items() if seconds >= 0.1)
+        print(f"| until the first caption: {parts} | {sum(laps.values()):.1f} s |")
         self.parts["idle and the rest"] = wall - sum(self.parts.values())
         print(f"| a loader's process: open, prepare | {1e3 * self.decode:.1f}, {1e3 * self.preparing:.1f} ms/image |")
         for part, figure in self.parts.items():
