@@ -10,6 +10,7 @@ import hashlib
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from caption import cache
 from caption.engine import cublaslt
+from caption.engine.attention import HALVES
 from caption.engine.cublaslt import Product, Shape
 
 MANY = 8192  # rows from which on a product is worth it; fewer come in steps, and in the last groups
@@ -25,7 +27,8 @@ SOME = 1024  # the same in the small group that an engine warms up with
 SHORT = 1536  # a side of the weight; where both are longer, none of the others was faster under load
 ALIGNED = 256  # bytes, as the heuristic supposes
 OUTPUTS = 2**26  # numbers that a trial makes: so many that the last tiles, which are not full, count for little
-TRIAL_SECONDS = 0.3  # for all ways, one after the other
+START_SECONDS = 2.0  # after which no trial begins any more: the rest may be tried when the next run starts
+TRIAL_SECONDS = 0.3  # of a shape, for all ways, one after the other
 RUNS = 2  # of each
 FINALISTS, ROUNDS = 6, 5  # then the best in turn,
 FINAL_SECONDS = 4e-3  # each so long
@@ -63,7 +66,7 @@ def _made(
         return None
     shape = Shape(kind, *weight.shape, states.dtype)
     if _seen is not None:
-        _seen[shape] = states.device
+        _seen[states.device, shape] += rows * shape.columns * shape.inner
     chosen = _chosen.get((states.device, shape))
     if chosen is None or rows < MANY:
         return None
@@ -80,29 +83,31 @@ def _lies_plain(one: torch.Tensor) -> bool:
 
 
 _chosen: dict[tuple[torch.device, Shape], tuple[Product, bytes] | None] = {}  # None: torch's way
-_seen: dict[Shape, torch.device] | None = None
+_seen: Counter[tuple[torch.device, Shape]] | None = None  # how much work it was
 
 
 @contextlib.contextmanager
 def tried() -> Iterator[None]:
-    """Find the fastest ways for all products that are made within it, at its end. What is not in halves stays as it is;
-    so does all where memory is short, or there is no such library."""
+    """Find the fastest ways for all products that are made within it, at its end, the largest first. What is not in
+    halves stays as it is; so does all where memory is short, or there is no such library."""
     global _seen
-    _seen = {}
+    _seen = Counter()
     try:
         yield
-        seen = [(device, shape) for shape, device in _seen.items() if shape.dtype in (torch.float16, torch.bfloat16)]
+        seen = [one for one, _ in _seen.most_common() if one[1].dtype in HALVES]
     finally:
         _seen = None
+    end = time.monotonic() + START_SECONDS
     for device, shape in seen:
         if (device, shape) not in _chosen:
             with contextlib.suppress(cublaslt.Failed, torch.OutOfMemoryError):
-                _chosen[device, shape] = _choose(shape, device)
+                _chosen[device, shape] = _choose(shape, device, end)
     if seen:
         torch.cuda.empty_cache()
 
 
-def _choose(shape: Shape, device: torch.device) -> tuple[Product, bytes] | None:
+def _choose(shape: Shape, device: torch.device, end: float) -> tuple[Product, bytes] | None:
+    """As kept, or by a trial that begins before `end`, by time.monotonic."""
     sizes = f"{shape.kind} {shape.columns} {shape.inner} {shape.dtype}"
     names = (sizes, torch.cuda.get_device_name(device), torch.__version__, cublaslt.version())
     digest = hashlib.blake2b("\0".join(names).encode(), digest_size=16)
@@ -113,6 +118,8 @@ def _choose(shape: Shape, device: torch.device) -> tuple[Product, bytes] | None:
     try:
         way = bytes.fromhex(kept["way"])
     except (TypeError, KeyError, ValueError):
+        if time.monotonic() > end:
+            return None
         way = fastest(product, device)
         cache.keep(name, {"of": sizes, "way": way.hex()})
     return (product, way) if way else None

@@ -71,6 +71,33 @@ def test_what_was_tried_once_is_found_again_without_a_trial(kind, untried, monke
     assert (again and again[1]) == (chosen and chosen[1])
 
 
+def test_a_start_waits_for_few_trials_and_those_of_the_largest_products_and_the_next_one_goes_on(untried, monkeypatch):
+    device, now, tried = torch.device("cpu"), [0.0], []
+    shapes = [Shape("plain", columns, INNER, torch.float16) for columns in (64, 256, 128)]
+
+    def fastest(product, _):
+        tried.append(product.columns)
+        now[0] += products.START_SECONDS * 0.6
+        return b"way"
+
+    def start() -> list[int]:
+        """Columns for which there is a way."""
+        products._chosen.clear()
+        with products.tried():
+            products._seen.update({(device, shape): shape.columns for shape in shapes})
+        return [shape.columns for (_, shape), chosen in products._chosen.items() if chosen]
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "card")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(cublaslt, "version", lambda: "1")
+    monkeypatch.setattr(products, "Product", lambda shape, device: shape)
+    monkeypatch.setattr(products, "fastest", fastest)
+    monkeypatch.setattr(products.time, "monotonic", lambda: now[0])
+    assert start() == tried == [256, 128]
+    assert start() == tried == [256, 128, 64]
+    assert start() == [256, 128, 64] and len(tried) == 3
+
+
 @pytest.mark.gpu
 def test_a_way_that_the_library_refuses_leaves_the_product_to_torch(untried):
     given = operands(products.MANY)
