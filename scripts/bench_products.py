@@ -80,15 +80,15 @@ def main() -> None:
     if not torch.cuda.is_available():
         parser.error("it needs a GPU")
     gpu, device = Gpu(), torch.device("cuda", 0)
-    where = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    print(f"| {where}: TFLOP/s, J/TFLOP, MHz | torch | a run | others |")
+    machine = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    print(f"| {machine}: TFLOP/s, J/TFLOP, MHz | torch | a run | others |")
     print("| --- | --- | --- | --- |")
     for where, (rows, *sizes) in SHAPES.items():
         if not where.startswith(given.only):
             continue
         shape = Shape(*sizes, torch.float16)
         product, tera = Product(shape, device), 2 * rows * shape.columns * shape.inner / 1e12
-        taken = products.fastest(product, device) if min(shape.columns, shape.inner) <= products.SHORT else b""
+        taken = products.fastest(product, device) if products.may_win(shape) else b""
         trial = products.Trial(product, rows, device)
         works = {way: functools.partial(trial.by, way) for way in product.ways(rows)}
         took = {way: products.seconds(work, products.RUNS) for way, work in works.items() if work()}

@@ -37,34 +37,51 @@ FASTER = 0.98  # what another way must take of the time of the library's choice
 
 def linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """As torch's. states: [..., inner]; weight: [columns, inner]; bias: [columns]."""
-    made = _made("plain" if bias is None else "bias", states, weight, bias)
-    return functional.linear(states, weight, bias) if made is None else made
+    return _make("plain" if bias is None else "bias", states, weight, bias)
 
 
 def linear_gelu(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """GELU in its tanh form of `linear`, as the product's end. states: [rows, inner]."""
-    made = _made("gelu", states, weight, bias)
-    return _gelu_by_torch(states, weight, bias) if made is None else made
+    return _make("gelu", states, weight, bias)
 
 
 def add_linear(total: torch.Tensor, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Add `linear` to total, [rows, columns], in place. states: [rows, inner]."""
-    made = _made("added", states, weight, None, total)
-    return total.addmm_(states, weight.t()) if made is None else made
+    return _make("added", states, weight, None, total)
 
 
-def _gelu_by_torch(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return torch._addmm_activation(bias, states, weight.t(), use_gelu=True)
+def _make(
+    kind: str, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, total: torch.Tensor | None = None
+) -> torch.Tensor:
+    made = _by_chosen_way(kind, states, weight, bias, total)
+    return _by_torch(kind, states, weight, bias, total) if made is None else made
 
 
-def _made(
-    kind: str, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, made: torch.Tensor | None = None
+def _by_torch(
+    kind: str, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, total: torch.Tensor | None
+) -> torch.Tensor:
+    if kind == "added":
+        return total.addmm_(states, weight.t())
+    if kind == "gelu":
+        return torch._addmm_activation(bias, states, weight.t(), use_gelu=True)
+    return functional.linear(states, weight, bias)
+
+
+def may_win(shape: Shape) -> bool:
+    """Whether a trial of other ways is worth its time."""
+    return min(shape.columns, shape.inner) <= SHORT
+
+
+def _by_chosen_way(
+    kind: str, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, made: torch.Tensor | None
 ) -> torch.Tensor | None:
     """None where torch is to do it."""
     rows = states.numel() // states.shape[-1]
-    if rows < (MANY if _seen is None else SOME) or min(weight.shape) > SHORT or not states.is_cuda:
+    if rows < (MANY if _seen is None else SOME) or not states.is_cuda:
         return None
     shape = Shape(kind, *weight.shape, states.dtype)
+    if not may_win(shape):
+        return None
     if _seen is not None:
         _seen[states.device, shape] += rows * shape.columns * shape.inner
     chosen = _chosen.get((states.device, shape))
@@ -141,9 +158,7 @@ class Trial:
         self.made = torch.zeros(rows, columns, device=device, dtype=dtype)
 
     def by_torch(self) -> torch.Tensor:
-        if self.kind == "added":
-            return self.made.addmm_(self.states, self.weight.t())
-        return (_gelu_by_torch if self.kind == "gelu" else functional.linear)(self.states, self.weight, self.bias)
+        return _by_torch(self.kind, self.states, self.weight, self.bias, self.made)
 
     def by(self, way: bytes) -> bool:
         """Into `made`, or added to it. False: the library refused."""
