@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers import LogitsProcessorList, MaxLengthCriteria, StoppingCriteriaList
 
-from caption.engine import EngineOptions, Request, attention, packing, positions, tilefeatures
+from caption.engine import EngineOptions, Request, attention, deepstack, packing, positions, tilefeatures
 from caption.engine.base import Loaded, ModelEngine, load
 from caption.engine.checkpoint import first_line
 from caption.engine.collate import tile_kernels
@@ -141,7 +141,7 @@ def _install(model: torch.nn.Module, undo: list[Callable[[], None]]) -> None:
     if model.device.type == "cuda":
         from caption.engine import fused
 
-        undo += [fused.install(model), positions.install(model), tilefeatures.install(model)]
+        undo += [fused.install(model), *(part.install(model) for part in (positions, tilefeatures, deepstack))]
     undo.append(attention.install(model))
     if packed := packing.install(model):
         undo.append(packed)

@@ -98,7 +98,8 @@ def _packed(original: Callable, last: _LastMlp, kwargs: dict):
     prompts = embeds is not None and embeds.shape[1] > 1 and type(cache) is DynamicCache and not cache.get_seq_length()
     if not prompts:
         return original(**kwargs)
-    ends = torch.tensor([embeds.shape[1] - 1], device=embeds.device)  # padding stands on the left
+    # Padding stands on the left. Filled there: a copy from the host would have it wait for all of vision.
+    ends = torch.full((1,), embeds.shape[1] - 1, device=embeds.device)
     if positions is None or mask is None or mask.shape != embeds.shape[:2]:
         return last.run(original, kwargs, ends)
     rows, tokens = mask.shape

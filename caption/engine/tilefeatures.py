@@ -87,8 +87,13 @@ def _merged(model, original, input_ids, inputs_embeds, image_hidden_states):
         return original(input_ids, inputs_embeds, image_hidden_states)
     here = input_ids == model.config.image_token_id
     features = image_hidden_states.to(inputs_embeds.device, inputs_embeds.dtype).flatten(0, -2)
-    place = (here.flatten().cumsum(0) - 1).clamp(min=0).view(here.shape)
-    return torch.where(here[..., None], features[place], inputs_embeds)
+    return torch.where(here[..., None], spread(features, here), inputs_embeds)
+
+
+def spread(features: torch.Tensor, here: torch.Tensor) -> torch.Tensor:
+    """[rows, tokens, size]: the features, [true ones, size], in the true places of `here`, in order; in the others
+    anything."""
+    return features[(here.flatten().cumsum(0) - 1).clamp(min=0).view(here.shape)]
 
 
 def _placeholders(model, original, input_ids, inputs_embeds, image_features):
