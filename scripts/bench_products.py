@@ -3,13 +3,14 @@
     python scripts/bench_products.py [--only smolvlm] [--seconds 0.5]
 
 For each shape, fp16: what torch takes, what a run would take (caption/engine/products.py), and the best of the others,
-each in a loop of --seconds by itself after all have been tried once. Prints TFLOP/s, the energy that a TFLOP takes, and
-the GPU's clock at the end of the loop: where power is the limit, the way that takes least of it is the fastest. Ways
-are named by tile, cluster and custom option, in the numbers of cublasLt.h.
+each in a loop of --seconds by itself after all have been tried once. Prints TFLOP/s, the power that is drawn, and the
+GPU's clock at the end of the loop: where power is the limit, the way that takes least energy is the fastest. Ways are
+named by tile, cluster and custom option, in the numbers of cublasLt.h.
 """
 
 import argparse
 import functools
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -39,6 +40,8 @@ SHAPES = {  # by where it is: rows of a full group, and the shape
     "qwen2.5-vl-7b text, MLP's end": (24_310, "added", 3584, 18_944),
 }
 OTHERS = 4  # that are shown
+WARM = 0.2  # seconds of a loop that do not count
+TOGETHER = 15.0  # operations between two looks at the clock, in 10**12: they take some 25 ms
 
 
 class Gpu:
@@ -59,16 +62,30 @@ class Gpu:
         return pynvml.nvmlDeviceGetClockInfo(self.handle, pynvml.NVML_CLOCK_SM)
 
     def measured(self, work: Callable, seconds: float, tera: float) -> str:
-        """TFLOP/s, J/TFLOP, MHz. tera: operations of a run, in 10**12."""
-        work()
-        torch.cuda.synchronize()
-        begin, before, runs, passed = time.perf_counter(), self.joules, 0, 0.0
-        while passed < seconds:
-            for _ in range(8):
+        """TFLOP/s, W, MHz. tera: operations of a run, in 10**12.
+
+        From one change of the driver's count of energy to another, as that comes some ten times a second only. The GPU
+        always has the next products to do.
+        """
+        begin, seen, runs, before = time.perf_counter(), self.joules, 0, None
+        first: tuple[float, float, int] | None = None  # when, joules, runs
+        together = math.ceil(TOGETHER / tera)
+        while True:
+            for _ in range(together):
                 work()
-            torch.cuda.synchronize()
-            runs, passed = runs + 8, time.perf_counter() - begin
-        return f"{runs * tera / passed:.0f}, {(self.joules - before) / runs / tera:.2f}, {self.clock}"
+            runs, event = runs + together, torch.cuda.current_stream().record_event()
+            if before:
+                before.synchronize()
+            before, now, joules = event, time.perf_counter(), self.joules
+            if joules != seen and now > begin + WARM:
+                if first is None:
+                    first = now, joules, runs
+                elif now > first[0] + seconds:
+                    break
+            seen = joules
+        clock, passed = self.clock, now - first[0]
+        torch.cuda.synchronize()
+        return f"{(runs - first[2]) * tera / passed:.0f}, {(joules - first[1]) / passed:.0f}, {clock}"
 
 
 @torch.inference_mode()
@@ -81,7 +98,7 @@ def main() -> None:
         parser.error("it needs a GPU")
     gpu, device = Gpu(), torch.device("cuda", 0)
     machine = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    print(f"| {machine}: TFLOP/s, J/TFLOP, MHz | torch | a run | others |")
+    print(f"| {machine}: TFLOP/s, W, MHz | torch | a run | others |")
     print("| --- | --- | --- | --- |")
     for where, (rows, *sizes) in SHAPES.items():
         if not where.startswith(given.only):

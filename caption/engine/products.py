@@ -33,6 +33,7 @@ RUNS = 2  # of each
 FINALISTS, ROUNDS = 6, 5  # then the best in turn,
 FINAL_SECONDS = 4e-3  # each so long
 FASTER = 0.98  # what another way must take of the time of the library's choice
+NEAR = 0.9  # what the fastest takes of the time of another that is as good, as far as a trial can tell
 
 
 def linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -174,7 +175,9 @@ class Trial:
 
 @torch.inference_mode()
 def fastest(product: Product, device: torch.device) -> bytes:
-    """The way that is, of those that make the same bits as torch; b"" where torch's own is as good."""
+    """The way that is, of those that make the same bits as torch; b"" where torch's own is as good. Of ways that are
+    nearly as fast it is the first: under load a GPU is at the limit of its power, where the most frugal way is the
+    fastest, and no trial is long enough to see that."""
     rows = max(SOME, OUTPUTS // product.shape.columns)
     trial, times, end = Trial(product, rows, device), {}, time.monotonic() + TRIAL_SECONDS
     for way in product.ways(rows):
@@ -186,7 +189,8 @@ def fastest(product: Product, device: torch.device) -> bytes:
     rounds = [{way: seconds(work, runs) for way, work in works.items()} for _ in range(ROUNDS)]
     took = {way: statistics.median(one[way] for one in rounds) for way in works}
     enough = [way for way in sorted(took, key=took.get) if took[way] < FASTER * took[b""]]
-    return next(filter(trial.same, enough), b"")
+    near = [way for way in times if way in enough and NEAR * took[way] <= took[enough[0]]]
+    return next(filter(trial.same, [*near, *enough]), b"")
 
 
 def seconds(work: Callable, runs: int) -> float:
