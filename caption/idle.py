@@ -7,6 +7,7 @@ from collections.abc import Mapping
 _WORTH_SAYING = 10.0  # seconds that a run took; the shares of a shorter one say nothing of the next
 _MUCH = 0.1
 _REASONS = {
+    "host": "for the host",
     "pictures": "for pictures",
     "work": "for work",
     "start": "at the start",
@@ -22,15 +23,17 @@ def shares(seconds: Mapping[str, float], total: float) -> dict[str, float]:
 
     Returns:
         "computing", with all that it held; "slots", while others stood empty for want of pictures, as the share of
-        those; and for what nothing was computed: "pictures" in preparation, "work" that was not handed out, the
-        "start" (processes, libraries, the model) and the "end".
+        those; and for what nothing was computed: the "host", which came late with the device's next work, "pictures"
+        in preparation, "work" that was not handed out, the "start" (processes, libraries, the model) and the "end".
     """
     total = max(total, sum(seconds.get(name, 0.0) for name in ("generating", "preprocessing", "waiting", "ending")))
     if not total:
         return {}
+    starved, late = seconds.get("starved", 0.0), seconds.get("late", 0.0)
     found = {
-        "computing": seconds.get("generating", 0.0) - seconds.get("starved", 0.0),
-        "slots": seconds.get("starved", 0.0),
+        "computing": seconds.get("generating", 0.0) - starved - late,
+        "slots": starved,
+        "host": late,
         "pictures": seconds.get("preprocessing", 0.0),
         "work": seconds.get("waiting", 0.0),
         "end": seconds.get("ending", 0.0),

@@ -177,7 +177,7 @@ class Stats(NamedTuple):
         stage: "loading", "waiting", "preprocessing" or "generating".
         seconds: since the worker's start, by stage; "ending" is the last of its "waiting", told by Left alone, and
             "starved" that part of "generating" in which slots stood empty because no picture was prepared, times
-            the share of those.
+            the share of those, and "late" the part in which the device waited for the host.
         steps: changes whenever the engine or a loader got something done, or another megabyte of the model was read.
         slots: images side by side, as far as the engine knows by now; 0 before it is loaded.
     """

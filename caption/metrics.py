@@ -86,7 +86,7 @@ class Metrics:
             _PREFIX + "worker_images", "Images that ended in this run.", labels=["worker", "result"]
         )
         spent = core.CounterMetricFamily(
-            _PREFIX + "worker_seconds", "Time spent by stage; starved is a part of generating.",
+            _PREFIX + "worker_seconds", "Time spent by stage; starved and late are parts of generating.",
             labels=["worker", "stage"],
         )  # fmt: skip
         for worker in run.workers:

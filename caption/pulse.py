@@ -27,7 +27,7 @@ class Pulse:
     def __init__(self, channel: ChildChannel, slots: Callable[[], int]):
         self._channel, self._slots = channel, slots
         self.stage, self._since = "loading", time.monotonic()
-        self._seconds = dict.fromkeys(("loading", "waiting", "preprocessing", "generating", "starved"), 0.0)
+        self._seconds = dict.fromkeys(("loading", "waiting", "preprocessing", "generating", "starved", "late"), 0.0)
         self._waited = 0.0  # up to the latest time that it began to wait
         self.steps = 0
         self._loaders: InlineLoader | LoaderPool | None = None
@@ -47,6 +47,10 @@ class Pulse:
     def starved(self, seconds: float) -> None:
         """That part of "generating" in which there was nothing to put into the empty slots."""
         self._seconds["starved"] += seconds
+
+    def late(self, seconds: float) -> None:
+        """That part of "generating" in which the device had nothing to do, as the host came late with the next work."""
+        self._seconds["late"] += seconds
 
     def stats(self) -> Stats:
         seconds, stage, since = dict(self._seconds), self.stage, self._since

@@ -14,9 +14,9 @@ lockstep run also ``round`` (which it is) and ``drift`` (seconds from its first 
 A worker's row: ``time``, ``worker`` (``gpu0``, ``cpu1``, …), ``state`` (of its seat, as in crew.Member), ``stage``
 (loading, waiting, preprocessing, generating; the state while that is not ready), ``done`` and ``failed`` (images of
 this run), ``images_per_second`` (over the last minute), ``seconds`` (spent so far in this run, by stage, as in
-messages.Stats; ``starved`` is a part of ``generating``), ``cpu_percent`` (of one core; its loaders are not counted) and
-``ram_used`` of its process; of a GPU that answers also ``gpu_percent``, ``gpu_memory_used``, ``gpu_memory_total``,
-``gpu_celsius`` (of several: the mean, the sums, the highest).
+messages.Stats; ``starved`` and ``late`` are parts of ``generating``), ``cpu_percent`` (of one core; its loaders are not
+counted) and ``ram_used`` of its process; of a GPU that answers also ``gpu_percent``, ``gpu_memory_used``,
+``gpu_memory_total``, ``gpu_celsius`` (of several: the mean, the sums, the highest).
 
 All of a run's counts begin at 0 with each run. Fields that could not be read are left out.
 """

@@ -251,9 +251,10 @@ class Worker:
             if not self._inside:
                 return
             self._pulse.enter("generating")
-            hungry, begin = self._hungry(), time.monotonic()
+            hungry, begin, late = self._hungry(), time.monotonic(), self._engine.late_seconds
             answers = self._engine.step()
             self._pulse.starved(hungry * (time.monotonic() - begin))
+            self._pulse.late(self._engine.late_seconds - late)
         except EOFError:  # the coordinator is gone
             raise
         except Exception as error:

@@ -23,7 +23,7 @@ class FakeEngine:
         cold: the exception that warming up raises, or None.
     """
 
-    check_seconds = 0.0
+    check_seconds = late_seconds = 0.0
 
     def __init__(self, log, size=8, steps=1, fault=lambda keys: None, unfit=(), cold=None):
         self.log, self.size, self.steps, self.fault, self.unfit = log, size, steps, fault, dict(unfit)

@@ -4,13 +4,15 @@ import pytest
 
 from caption.idle import sentences, shares
 
-SPENT = {"loading": 8.0, "generating": 60.0, "starved": 6.0, "preprocessing": 12.0, "waiting": 3.0, "ending": 5.0}
+SPENT = {"loading": 8.0, "generating": 60.0, "starved": 6.0, "late": 2.0, "preprocessing": 12.0, "waiting": 3.0}
+SPENT |= {"ending": 5.0}
 
 
 def test_the_shares_add_up_to_one():
     found = shares(SPENT, 100.0)
     assert sum(found.values()) == pytest.approx(1)
-    assert found == {"computing": 0.54, "slots": 0.06, "pictures": 0.12, "work": 0.03, "end": 0.05, "start": 0.2}
+    parts = {"computing": 0.52, "slots": 0.06, "host": 0.02, "pictures": 0.12, "work": 0.03, "end": 0.05, "start": 0.2}
+    assert found == parts
 
 
 def test_a_worker_that_never_answered_spent_all_at_the_start():
@@ -26,8 +28,8 @@ def test_clocks_that_disagree_make_no_negative_share():
 def test_each_worker_is_told_and_late_pictures_name_the_option():
     idle = {"gpu0": shares(SPENT, 100.0), "gpu1": shares({"generating": 100.0}, 100.0)}
     assert sentences(idle, 100.0, 4) == [
-        "gpu0 computed 60% of the time, 6% of it lost in slots that waited for pictures; it waited 12% for pictures, "
-        "3% for work, 20% at the start, 5% at the end.",
+        "gpu0 computed 58% of the time, 6% of it lost in slots that waited for pictures; it waited 2% for the host, "
+        "12% for pictures, 3% for work, 20% at the start, 5% at the end.",
         "gpu1 computed 100% of the time.",
         "gpu0 waited for pictures up to 18% of the time: raise --loaders (now 4) if this machine has cores to spare.",
     ]

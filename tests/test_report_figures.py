@@ -145,6 +145,8 @@ def test_where_the_time_went_is_told_of_a_run_that_died_too(tmp_path):
     [
         ({"computing": 0.6, "slots": 0.2, "pictures": 0.2}, {}, 30, None, "Raise --loaders (now 2 a worker)", 1.7),
         ({"computing": 0.6, "pictures": 0.4}, {}, 95, None, "Smaller pictures, or more cores", 1.7),
+        ({"computing": 0.7, "host": 0.3}, {}, 30, None, "A machine with faster cores", 1.4),
+        ({"computing": 0.7, "host": 0.3}, {}, 95, None, "Lower --loaders (now 2 a worker)", 1.4),
         ({"computing": 0.5, "work": 0.5}, {"schedule": "lockstep"}, 30, None, "Use --schedule dynamic", 2.0),
         ({"computing": 0.5, "start": 0.5}, {}, 30, None, "Give one run more images", 2.0),
         ({"computing": 1.0}, {"batch_size": 4}, 30, 0.3, "Leave out --batch-size", None),

@@ -440,6 +440,21 @@ def test_a_coordinator_that_goes_at_the_worst_moment_is_not_taken_for_a_bad_item
     assert type(bench.raised) is EOFError
 
 
+def test_what_the_device_waits_for_the_host_in_steps_is_counted(bench, with_engine):
+    engine = with_engine(size=4)
+    engine.late_seconds, step = 7.0, engine.step  # of its own check
+
+    def late_step():
+        engine.late_seconds += 0.25
+        return step()
+
+    engine.step = late_step
+    bench.give(2)
+    bench.finish()
+    seconds = bench.worker._pulse.stats().seconds["late"]
+    assert seconds == 0.25 * len(bench.engine_saw("step")) > 0
+
+
 def test_places_that_are_empty_for_want_of_pictures_are_counted(bench, with_engine, loader):
     engine = with_engine(size=4)
     refs = bench.give(6)

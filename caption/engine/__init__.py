@@ -126,9 +126,12 @@ class Engine(Protocol):
     """Holds up to `slots` requests and brings them to their end, in any order.
 
     check_seconds: of its loading, those after the model was there.
+    late_seconds: those of its steps in which the device had nothing to do because the host came late with its next
+    work, as far as that is seen.
     """
 
     check_seconds: float
+    late_seconds: float
 
     @property
     def slots(self) -> int:

@@ -70,10 +70,12 @@ class ModelEngine(ABC):
     fallback: why another engine, which would have been faster, was not taken.
     alone: whether prompts are computed one by one.
     check_seconds: from the loaded model to this engine, the check included.
+    late_seconds: as Engine's; 0 where nobody knows.
     """
 
     name: str
     check_seconds = 0.0
+    late_seconds = 0.0
 
     def __init__(
         self, options: EngineOptions, loaded: Loaded | None = None, fallback: str | None = None, alone: bool = False

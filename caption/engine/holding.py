@@ -11,7 +11,7 @@ class HoldingEngine:
     usual_slots: where nobody said how many.
     """
 
-    check_seconds = 0.0
+    check_seconds = late_seconds = 0.0
     usual_slots: int
 
     def __init__(self, options: EngineOptions):

@@ -15,6 +15,7 @@ from caption.engine.errors import DoesNotLoad, classify
 from caption.engine.memory import MOST_TOKENS, Cards
 from caption.engine.prefill import Prefill, Prefilled
 from caption.engine.sampling import signed
+from caption.engine.standstill import Standstill
 
 STEPS = 8  # tokens a row between two answers at most
 GPU_STEPS = 4  # between two looks at what has ended: enough to do while the host goes on,
@@ -44,6 +45,7 @@ class SlotEngine(ModelEngine):
         self.beside = torch.cuda.Stream() if options.device == "cuda" else None
         self.memory = Cards(self.model, options.memory_share) if self.asks_memory else None
         self.prefill_tokens = MOST_TOKENS  # of one group, padding included
+        self.standstill = Standstill()
         self.reset()
 
     @torch.inference_mode()
@@ -80,6 +82,7 @@ class SlotEngine(ModelEngine):
         self.refused: list[Refusal] = []
         self.long = False  # what is held is a text that has to be alone
         self.fitting = MOST_TOKENS  # prompts like the latest in one group
+        self.standstill.forget()
 
     def reset(self) -> None:
         self._forget()
@@ -91,6 +94,10 @@ class SlotEngine(ModelEngine):
         self.decoder = Decoder(slots, torch.device(self.options.device), self.graphs, whole=self.memory is not None)
         if self.beside:
             torch.cuda.empty_cache()  # for the new cache to lie in one piece where the old one lay
+
+    @property
+    def late_seconds(self) -> float:
+        return self.standstill.seconds
 
     @property
     def slots(self) -> int:
@@ -108,6 +115,8 @@ class SlotEngine(ModelEngine):
         return len(self.waiting) + len(self.held)
 
     def admit(self, requests: Iterable[Request]) -> None:
+        if not self.busy:
+            self.standstill.forget()
         self.waiting += self._checked(requests)
 
     @torch.inference_mode()
@@ -133,7 +142,9 @@ class SlotEngine(ModelEngine):
         group = self._next_group() if self.waiting else []
         self._prefill(group)
         another = min(len(self.waiting), self.slots - len(self.held)) >= max(1, len(group))
+        self.standstill.begins()
         self.decoder.run(FEWER_STEPS if another else GPU_STEPS)
+        self.standstill.ends()
 
     def _next_group(self) -> list[Request]:
         """The first of those that can be prefilled together, short prompts first; none while a text has to be alone."""
@@ -241,6 +252,7 @@ class SlotEngine(ModelEngine):
         if self.moved_in:
             self.beside.wait_event(self.moved_in)
         with torch.cuda.stream(self.beside):
+            self.standstill.begins()
             yield
         torch.cuda.current_stream().wait_stream(self.beside)
 

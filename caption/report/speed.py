@@ -13,13 +13,14 @@ from caption.report.timeline import Timeline
 PARTS = {
     "computing": "computing",
     "slots": "computing with slots that waited for pictures",
+    "host": "GPU waiting for its worker",
     "pictures": "waiting for pictures",
     "work": "waiting for work",
     "start": "starting: processes, libraries, the model",
     "end": "waiting for the others at the end",
 }
 _SHORT = 10.0  # seconds: what a shorter run did says nothing of the next
-_MUCH = {"pictures": 0.1, "work": 0.1, "start": 0.25, "end": 0.25}  # losses that are worth an advice
+_MUCH = {"host": 0.1, "pictures": 0.1, "work": 0.1, "start": 0.25, "end": 0.25}  # losses that are worth an advice
 _BUSY = 85.0  # percent: cores that have nothing to spare
 _EMPTY = 0.6  # of a GPU's memory
 
@@ -86,6 +87,7 @@ def advise(
     run = runs[-1] if runs else {}
     settings = run.get("settings") or {}
     losses = {
+        "host": shares["host"],
         "pictures": shares["pictures"] + shares["slots"],
         "work": shares["work"],
         "start": shares["start"],
@@ -97,6 +99,8 @@ def advise(
     worst = max(large, key=large.get)
     share = large[worst]
     gain = 1 / (1 - min(share, 0.99))
+    if worst == "host":
+        return _host(share, gain, run, cpu)
     if worst == "pictures":
         return _pictures(share, gain, run, cpu)
     if worst == "work":
@@ -116,6 +120,17 @@ def advise(
     )
 
 
+def _host(share: float, gain: float, run: Mapping[str, Any], cpu: float | None) -> Advice:
+    waited = f"The GPUs waited {percent(share)} of the time for their workers to hand them the next work"
+    if cpu is not None and cpu >= _BUSY:
+        return Advice(
+            f"Lower --loaders{_loaders(run)}",
+            f"{waited}, and the cores of this machine were {cpu:.0f} % busy: loaders take them away from the workers.",
+            gain,
+        )
+    return Advice("A machine with faster cores", f"{waited}. A worker does that on one core.", gain)
+
+
 def _pictures(share: float, gain: float, run: Mapping[str, Any], cpu: float | None) -> Advice:
     waited = f"The workers waited for pictures {percent(share)} of the time"
     if cpu is not None and cpu >= _BUSY:
@@ -125,10 +140,13 @@ def _pictures(share: float, gain: float, run: Mapping[str, Any], cpu: float | No
             "--max-pixels, store the pictures smaller, or use a machine with more cores.",
             gain,
         )
-    loaders = [seat["loaders"] for seat in run.get("seats") or () if isinstance(seat, dict) and "loaders" in seat]
-    now = f" (now {loaders[0]} a worker)" if loaders else ""
     busy = f" while the cores of this machine were {cpu:.0f} % busy" if cpu is not None else ""
-    return Advice(f"Raise --loaders{now}", f"{waited}{busy}.", gain)
+    return Advice(f"Raise --loaders{_loaders(run)}", f"{waited}{busy}.", gain)
+
+
+def _loaders(run: Mapping[str, Any]) -> str:
+    found = [seat["loaders"] for seat in run.get("seats") or () if isinstance(seat, dict) and "loaders" in seat]
+    return f" (now {found[0]} a worker)" if found else ""
 
 
 def _work(share: float, gain: float, settings: Mapping[str, Any]) -> Advice:

@@ -2,6 +2,7 @@
 
 import contextlib
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ class OneStream(SlotEngine):
 
     def __init__(self, *given):
         super().__init__(*given)
-        self.beside = "any"
+        self.beside, self.standstill = "any", mock.Mock(seconds=0.0)
 
     def _beside(self):
         return contextlib.nullcontext()
