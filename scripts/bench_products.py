@@ -10,16 +10,13 @@ named by tile, cluster and custom option, in the numbers of cublasLt.h.
 
 import argparse
 import functools
-import math
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import pynvml
 import torch
+from gpu_meter import Figures, Meter
 
 from caption.engine import products
 from caption.engine.cublaslt import Product, Shape, described
@@ -40,52 +37,11 @@ SHAPES = {  # by where it is: rows of a full group, and the shape
     "qwen2.5-vl-7b text, MLP's end": (24_310, "added", 3584, 18_944),
 }
 OTHERS = 4  # that are shown
-WARM = 0.2  # seconds of a loop that do not count
-TOGETHER = 15.0  # operations between two looks at the clock, in 10**12: they take some 25 ms
 
 
-class Gpu:
-    """The first that torch sees, as its driver sees it."""
-
-    def __init__(self):
-        pynvml.nvmlInit()
-        self.handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
-
-    @property
-    def joules(self) -> float:
-        """Used since the driver was loaded."""
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(self.handle) / 1e3
-
-    @property
-    def clock(self) -> int:
-        """In MHz."""
-        return pynvml.nvmlDeviceGetClockInfo(self.handle, pynvml.NVML_CLOCK_SM)
-
-    def measured(self, work: Callable, seconds: float, tera: float) -> str:
-        """TFLOP/s, W, MHz. tera: operations of a run, in 10**12.
-
-        From one change of the driver's count of energy to another, as that comes some ten times a second only. The GPU
-        always has the next products to do.
-        """
-        begin, seen, runs, before = time.perf_counter(), self.joules, 0, None
-        first: tuple[float, float, int] | None = None  # when, joules, runs
-        together = math.ceil(TOGETHER / tera)
-        while True:
-            for _ in range(together):
-                work()
-            runs, event = runs + together, torch.cuda.current_stream().record_event()
-            if before:
-                before.synchronize()
-            before, now, joules = event, time.perf_counter(), self.joules
-            if joules != seen and now > begin + WARM:
-                if first is None:
-                    first = now, joules, runs
-                elif now > first[0] + seconds:
-                    break
-            seen = joules
-        clock, passed = self.clock, now - first[0]
-        torch.cuda.synchronize()
-        return f"{(runs - first[2]) * tera / passed:.0f}, {(joules - first[1]) / passed:.0f}, {clock}"
+def row(figures: Figures, tera: float) -> str:
+    """tera: operations of a run, in 10**12."""
+    return f"{tera / figures.seconds:.0f}, {figures.watts:.0f}, {figures.clock}"
 
 
 @torch.inference_mode()
@@ -96,7 +52,7 @@ def main() -> None:
     given = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("it needs a GPU")
-    gpu, device = Gpu(), torch.device("cuda", 0)
+    meter, device = Meter(), torch.device("cuda", 0)
     machine = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     print(f"| {machine}: TFLOP/s, W, MHz | torch | a run | others |")
     print("| --- | --- | --- | --- |")
@@ -110,8 +66,9 @@ def main() -> None:
         works = {way: functools.partial(trial.by, way) for way in product.ways(rows)}
         took = {way: products.seconds(work, products.RUNS) for way, work in works.items() if work()}
         best = [way for way in sorted(took, key=took.get) if way != taken][:OTHERS]
-        figures = {way: gpu.measured(works[way], given.seconds, tera) for way in (*([taken] if taken else []), *best)}
-        by_torch = gpu.measured(trial.by_torch, given.seconds, tera)
+        shown = (*([taken] if taken else []), *best)
+        figures = {way: row(meter.measured(works[way], given.seconds), tera) for way in shown}
+        by_torch = row(meter.measured(trial.by_torch, given.seconds), tera)
         ran = f"{described(taken)}: {figures[taken]}" if taken else "as torch"
         others = "; ".join(f"{described(way)}: {figures[way]}" for way in best)
         print(f"| {where}, {shape.columns} x {shape.inner}, {shape.kind} | {by_torch} | {ran} | {others} |", flush=True)
