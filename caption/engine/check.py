@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import LogitsProcessorList, MaxLengthCriteria, StoppingCriteriaList
 
 from caption.engine import EngineOptions, Request, attention, deepstack, packing, positions, tilefeatures
+from caption.engine.agreement import LOGITS, apart
 from caption.engine.base import Loaded, ModelEngine, load
 from caption.engine.checkpoint import first_line
 from caption.engine.collate import tile_kernels
@@ -55,8 +56,6 @@ WAYS = {
         Way(BESIDE, True, False, True), Way(f"our attention and {BESIDE}", False, False, True),
     ),
 }  # fmt: skip
-# How far logits may lie apart, as a share of the largest: other kernels round otherwise.
-TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 6e-2}
 
 
 def load_fastest(options: EngineOptions) -> ModelEngine:
@@ -198,12 +197,10 @@ def difference_of_batches(
 
 
 def _apart(made: torch.Tensor, reference: torch.Tensor, step: int, dtype: str) -> str | None:
-    finite = reference.isfinite()
-    largest = reference.where(finite, 0).abs().amax()
-    apart = (made - reference).where(finite, 0).abs().amax() / largest
-    if apart <= TOLERANCE[dtype]:  # NaN is too far as well
+    distance = apart(made, reference)
+    if distance <= LOGITS[dtype]:  # NaN is too far as well
         return None
-    return f"logits of step {step} lie {float(apart):.2g} of the largest apart"
+    return f"logits of step {step} lie {distance:.2g} of the largest apart"
 
 
 def _ask_generate(options: EngineOptions, loaded: Loaded) -> tuple[list[Request], list[torch.Tensor]]:

@@ -46,9 +46,36 @@ def linear_gelu(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) 
     return _make("gelu", states, weight, bias)
 
 
-def add_linear(total: torch.Tensor, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def add_linear(
+    total: torch.Tensor, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
     """Add `linear` to total, [rows, columns], in place. states: [rows, inner]."""
-    return _make("added", states, weight, None, total)
+    return _make(_adding(bias), states, weight, bias, total)
+
+
+def added_at_once(
+    total: torch.Tensor, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> bool:
+    """The same where a way for that is chosen. False: nothing was done; for torch there may be something better."""
+    return _by_chosen_way(_adding(bias), states, weight, bias, total) is not None
+
+
+def trying() -> bool:
+    """Whether products are made within `tried`."""
+    return _seen is not None
+
+
+def any_chosen() -> bool:
+    return any(_chosen.values())
+
+
+def forget() -> None:
+    """All chosen ways, for as long as this process lives: what was made with them is not right."""
+    _chosen.update(dict.fromkeys(_chosen))
+
+
+def _adding(bias: torch.Tensor | None) -> str:
+    return "added" if bias is None else "added bias"
 
 
 def _make(
@@ -63,6 +90,8 @@ def _by_torch(
 ) -> torch.Tensor:
     if kind == "added":
         return total.addmm_(states, weight.t())
+    if kind == "added bias":
+        return total.add_(functional.linear(states, weight, bias))
     if kind == "gelu":
         return torch._addmm_activation(bias, states, weight.t(), use_gelu=True)
     return functional.linear(states, weight, bias)
@@ -155,7 +184,7 @@ class Trial:
 
         self.product, self.kind = product, kind
         self.states, self.weight = noise(rows, inner), noise(columns, inner) * inner**-0.5
-        self.bias = None if kind in ("plain", "added") else noise(columns)
+        self.bias = noise(columns) if kind not in ("plain", "added") else None
         self.made = torch.zeros(rows, columns, device=device, dtype=dtype)
 
     def by_torch(self) -> torch.Tensor:

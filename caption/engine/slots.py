@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator
 import torch
 
 from caption.engine import Answer, EngineOptions, Refusal, Request, products
+from caption.engine.agreement import LOGITS, apart
 from caption.engine.base import AUTO_SLOTS, Loaded, ModelEngine
 from caption.engine.collate import padding
 from caption.engine.decoder import Decoder, Text
@@ -56,7 +57,9 @@ class SlotEngine(ModelEngine):
         try:
             self.admit(dummy_requests(self.options, self.processor, FIRST_TOKENS)[: self.free])
             with products.tried():
-                self.prefilled(self._next_group())
+                expected = self.prefilled(self._next_group()).logits
+            if products.any_chosen() and not self._makes(expected):
+                products.forget()
             self._prefill(self._next_group())
             self.decoder.run(1)
             self._wait_for_device()
@@ -70,6 +73,11 @@ class SlotEngine(ModelEngine):
         else:
             self.reset()
             self.prefill_tokens = most
+
+    def _makes(self, expected: torch.Tensor) -> bool:
+        """Whether the first group has these logits still, with the products that were chosen after them."""
+        made = self.prefilled(self._next_group()).logits
+        return apart(made, expected) <= LOGITS[self.options.dtype]
 
     def describe(self) -> dict:
         text = self.model.config.get_text_config(decoder=True)

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from caption.engine.eights import in_eights
 from caption.engine.families import MADE_OF_ONES
+from caption.engine.owned import owning
 
 
 def install(model: torch.nn.Module) -> Callable[[], None]:
@@ -59,7 +60,8 @@ def _features(model, original, known, pixel_values, pixel_attention_mask=None, *
     patches = vision.embeddings.patch_embedding(tiles).flatten(2).transpose(1, 2)
     # Of each tile its own: a sum with one for all is twice as slow as this.
     positions = vision.embeddings.position_embedding(known[shape].expand(len(tiles), -1))
-    states = vision.encoder(patches + positions).last_hidden_state
+    with owning():
+        states = vision.encoder(patches + positions).last_hidden_state
     states = vision.post_layernorm(states)
     return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=model.connector(states))
 

@@ -5,10 +5,11 @@ import torch
 
 from .interpreted import DEVICE, INTERPRETED, MARK  # isort: skip (what follows needs Triton)
 
-from caption.engine import attention, fused, layers
+from caption.engine import attention, check, fused, layers, products, tilefeatures
 from caption.engine.base import load
 from caption.engine.decoder import Decoder
 from caption.engine.generate import GenerateEngine
+from caption.engine.owned import owning
 from caption.engine.slotcache import SlotLayer
 from caption.engine.slots import SlotEngine
 
@@ -48,6 +49,9 @@ def test_words_with_kernels_are_those_of_generate(checkpoint, name):
         one()
     assert not any("forward" in vars(module) for module in loaded.model.modules())
     assert texts(GenerateEngine(settings, loaded), requests) == expected
+
+
+GELU = torch.nn.GELU(approximate="tanh")
 
 
 class Mlp(torch.nn.Module):
@@ -113,3 +117,104 @@ def test_sums_of_a_layer_are_joined_with_their_neighbours_where_it_is_nothing_bu
         assert ("forward" in vars(layer)) == faster
         torch.testing.assert_close(layer(states, mask, another=1), expected, rtol=5e-3, atol=5e-3)
         assert torch.equal(states, before), "others may hold what went in"
+
+
+class PassingOn(Attention):
+    def forward(self, hidden_states, mask, scale=2.0, **kwargs):
+        return self.o_proj(hidden_states * scale * mask), None
+
+
+class InPlace(Attention):
+    def forward(self, hidden_states, mask, scale=2.0, **kwargs):
+        return self.o_proj(hidden_states * scale).mul_(mask), None
+
+
+@pytest.mark.parametrize(("kind", "passes"), [(PassingOn, True), (Attention, False), (InPlace, False)])
+def test_attentions_last_product_is_made_onto_states_that_are_owned_where_nothing_is_done_to_it(
+    kind, passes, monkeypatch
+):
+    layer = Layer()
+    layer.self_attn = kind()
+    layer = layer.to(DEVICE, torch.float16).eval()
+    generator = torch.Generator().manual_seed(0)
+    states, mask = (torch.randn(*shape, generator=generator).to(DEVICE).half() for shape in ((2, 5, 24), (5, 1)))
+    asked = []
+
+    def added_at_once(total, states, weight, bias):
+        asked.append(total)
+        if not products.trying():
+            total += torch.nn.functional.linear(states, weight, bias)
+        return not products.trying()
+
+    monkeypatch.setattr(products, "added_at_once", added_at_once)
+    with torch.inference_mode():
+        expected = layer(states, mask)
+        for module in layer.modules():
+            if forward := fused._norm(module) or fused._two_layers(module):
+                module.forward = forward
+        undo = layers.install(layer)
+        for trying, ours, count in ((False, True, 0), (True, True, 1), (False, True, passes), (False, False, 0)):
+            asked.clear()
+            monkeypatch.setattr(products, "trying", lambda trying=trying: trying)
+            given = states.clone()
+            if ours:
+                with owning():
+                    made = layer(given, mask)
+            else:
+                made = layer(given, mask)
+                assert torch.equal(given, states), "others may hold what went in"
+            torch.testing.assert_close(made, expected, rtol=5e-3, atol=5e-3)
+            assert len(asked) == count
+            assert (made.data_ptr() == given.data_ptr()) == (ours and passes and (trying or count > 0))
+    for one in undo:
+        one()
+    assert not any("forward" in vars(module) for module in (layer, layer.self_attn.o_proj))
+
+
+@pytest.mark.parametrize("name", ["smolvlm", "idefics3"])
+def test_words_are_those_of_generate_where_each_layer_of_a_tower_writes_into_its_states(checkpoint, name, monkeypatch):
+    settings = options(checkpoint(name), device=DEVICE, batch_size=3, max_new_tokens=5)
+    loaded = load(settings)
+    requests = requests_for(settings.model, name, 5, (5, 3))
+    expected = texts(GenerateEngine(settings, loaded), requests)
+    if INTERPRETED:  # a CPU's is the other GELU
+        monkeypatch.setattr(products, "linear_gelu", lambda *given: GELU(torch.nn.functional.linear(*given)))
+    for part in (fused, attention, tilefeatures):
+        part.install(loaded.model)
+    engine, added = SlotEngine(settings, loaded, graphs=False), []
+
+    def added_at_once(total, states, weight, bias):
+        if not products.trying():
+            added.append(total.add_(torch.nn.functional.linear(states, weight, bias)))
+        return not products.trying()
+
+    monkeypatch.setattr(products, "added_at_once", added_at_once)
+    with monkeypatch.context() as during:
+        during.setattr(products, "trying", lambda: True)
+        assert texts(engine, requests) == expected and not added
+    assert texts(engine, requests) == expected
+    layers_there = loaded.model.config.vision_config.num_hidden_layers
+    assert len(added) % layers_there == 0 and len({one.data_ptr() for one in added[:layers_there]}) == 1
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs a GPU")
+@pytest.mark.parametrize("name", ["smolvlm", "idefics3"])
+def test_words_of_towers_that_write_into_their_states_are_those_of_generate(checkpoint, name, monkeypatch, tmp_path):
+    monkeypatch.setattr(products, "_chosen", {})
+    monkeypatch.setattr(products, "MANY", 1)
+    monkeypatch.setattr(products, "SOME", 1)
+    monkeypatch.setattr(products, "fastest", lambda product, device: next(iter(product.ways(64)), b""))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    settings = options(checkpoint(name), device=DEVICE, dtype="bf16", batch_size=3, max_new_tokens=5)
+    loaded = load(settings)
+    requests = requests_for(settings.model, name, 5, (5, 3))
+    _, logits = check._ask_generate(settings, loaded)
+    engine = check.load_fastest(settings)
+    assert engine.name == "slots" and not engine.fallback
+    engine.warm_up()
+    assert products.any_chosen(), "they passed the second look"
+    summed = [vars(one).get("forward") for one in engine.model.modules()]
+    assert any(one.passes for one in summed if isinstance(one, layers.Last))
+    assert any(shape.kind == "added bias" and chosen for (_, shape), chosen in products._chosen.items())
+    assert check.difference(engine, check._ask_generate(settings, loaded)[0], logits) is None
+    assert len(texts(engine, requests)) == 5

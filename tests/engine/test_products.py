@@ -18,8 +18,8 @@ def operands(rows: int, dtype=torch.float16, device="cuda") -> list[torch.Tensor
 
 
 def made(kind: str, states, weight, bias, total) -> torch.Tensor:
-    if kind == "added":
-        return products.add_linear(total.clone(), states, weight)
+    if "added" in kind:
+        return products.add_linear(total.clone(), states, weight, bias if kind == "added bias" else None)
     if kind == "gelu":
         return products.linear_gelu(states, weight, bias)
     return products.linear(states[None], weight, bias if kind == "bias" else None)[0]
@@ -28,6 +28,8 @@ def made(kind: str, states, weight, bias, total) -> torch.Tensor:
 def expected(kind: str, states, weight, bias, total) -> torch.Tensor:
     if kind == "added":
         return torch.addmm(total, states, weight.t())
+    if kind == "added bias":
+        return total + torch.nn.functional.linear(states, weight, bias)
     if kind == "gelu":
         return torch._addmm_activation(bias, states, weight.t(), use_gelu=True)
     return torch.nn.functional.linear(states, weight, bias if kind == "bias" else None)
@@ -96,6 +98,22 @@ def test_a_start_waits_for_few_trials_and_those_of_the_largest_products_and_the_
     assert start() == tried == [256, 128]
     assert start() == tried == [256, 128, 64]
     assert start() == [256, 128, 64] and len(tried) == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_sum_at_once_is_made_only_in_a_chosen_way_and_never_after_all_are_forgotten(biased, untried):
+    states, weight, bias, total = operands(products.MANY)
+    bias, kind = (bias, "added bias") if biased else (None, "added")
+    product, before = cublaslt.Product(Shape(kind, COLUMNS, INNER, torch.float16), states.device), total.clone()
+    assert not products.added_at_once(total, states, weight, bias) and not products.any_chosen()
+    products._chosen[states.device, product.shape] = product, product.ways(products.MANY)[0]
+    assert products.added_at_once(total[None], states[None], weight, bias) and products.any_chosen()
+    assert torch.equal(total, expected(kind, states, weight, bias, before))
+    products.forget()
+    before = total.clone()
+    assert not products.added_at_once(total, states, weight, bias) and not products.any_chosen()
+    assert torch.equal(total, before)
 
 
 @pytest.mark.gpu

@@ -1,6 +1,7 @@
 """What is done before the first pictures come, and how many rows steps compute: none of it shows in a text."""
 
 import contextlib
+from dataclasses import replace
 from types import SimpleNamespace
 from unittest import mock
 
@@ -142,6 +143,26 @@ def test_what_fails_before_the_first_pictures_is_left_to_them(held, monkeypatch,
         during.setattr(f"caption.engine.{place}", fault)
         one.warm_up()
     assert not one.busy and one.prefill_tokens == most and one.decoder.cache is None
+    assert texts(one, requests) == expected
+
+
+@pytest.mark.parametrize(("noise", "kept"), [(0.0, True), (1e-4, True), (1.0, False), (float("nan"), False)])
+def test_products_by_chosen_ways_that_make_other_logits_are_forgotten(held, monkeypatch, noise, kept):
+    engine, requests = held
+    one, calls, forgotten = OneStream(engine.options, load(engine.options)), [], []
+    expected, prefilled = texts(one, requests), one.prefilled
+
+    def other_logits(group):
+        calls.append(group)
+        filled = prefilled(group)
+        return replace(filled, logits=filled.logits + (noise if len(calls) == 2 else 0))
+
+    monkeypatch.setattr(one, "prefilled", other_logits)
+    monkeypatch.setattr("caption.engine.products.any_chosen", lambda: True)
+    monkeypatch.setattr("caption.engine.products.forget", lambda: forgotten.append(1))
+    one.warm_up()
+    assert len(calls) == 3 and calls[0] == calls[1]
+    assert forgotten == [1] * (not kept)
     assert texts(one, requests) == expected
 
 
