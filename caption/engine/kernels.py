@@ -207,33 +207,44 @@ def _append(
     tl.store(values + row * values_row + group * values_head + place * values_place + column, new, mask=inside)
 
 
-def fill(target: torch.Tensor, source: torch.Tensor, rows: torch.Tensor, shift: torch.Tensor | None) -> None:
+def fill(
+    target: torch.Tensor, source: torch.Tensor, rows: torch.Tensor | None, shift: torch.Tensor | None
+) -> None:
     """Write a group's keys, or values, into the rows of the slots, from the first place on.
 
-    target: [slots, groups, capacity, size]; source: [rows, groups, places, size]; rows: int64[rows], of the target;
-    shift: int64[rows], how many places at the beginning of each are padding, which is left out.
+    target: [slots, groups, capacity, size]; source: [rows, groups, places, size]; rows: int64[rows], of the target, or
+    None for the first; shift: int64[rows], how many places at the beginning of each are padding, which is left out.
     """
     count, groups, places, size = source.shape
     _fill[(count, groups, triton.cdiv(places, FILLED))](
-        target, source, rows, rows if shift is None else shift, places,
+        target, source, source if rows is None else rows, source if shift is None else shift, places,
         target.stride(0), target.stride(1), target.stride(2), source.stride(0), source.stride(1), source.stride(2),
-        shift is not None, size, triton.next_power_of_2(size), FILLED, num_warps=4,
+        rows is not None, shift is not None, size, triton.next_power_of_2(size), FILLED, num_warps=4,
     )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["places"])
 def _fill(
     target, source, rows, shift, places, target_row, target_head, target_place, source_row, source_head, source_place,
-    SHIFTED: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr, PLACES: tl.constexpr,
+    PLACED: tl.constexpr, SHIFTED: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr, PLACES: tl.constexpr,
 ):  # fmt: skip
     row, group = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     place, column = tl.program_id(2).to(tl.int64) * PLACES + tl.arange(0, PLACES), tl.arange(0, WIDTH)
     begin = tl.load(shift + row) if SHIFTED else 0
     inside = (place[:, None] < places - begin) & (column[None, :] < SIZE)
     source += row * source_row + group * source_head
-    target += tl.load(rows + row) * target_row + group * target_head
+    there = tl.load(rows + row) if PLACED else row
+    target += there * target_row + group * target_head
     found = tl.load(source + (place + begin)[:, None] * source_place + column[None, :], mask=inside)
     tl.store(target + place[:, None] * target_place + column[None, :], found, mask=inside)
+
+
+def copied(states: torch.Tensor) -> torch.Tensor:
+    """The same, [rows, groups, places, size], in memory of its own, where the groups of a place lie side by side."""
+    rows, groups, places, size = states.shape
+    made = states.new_empty((rows, places, groups, size)).transpose(1, 2)
+    fill(made, states, None, None)
+    return made
 
 
 def rotate(query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -8,7 +8,7 @@ import torch
 from transformers import EncoderDecoderCache, EosTokenCriteria, MaxLengthCriteria, StaticCache
 from transformers.cache_utils import Cache
 
-from caption.engine import EngineOptions, packing
+from caption.engine import EngineOptions, attention, packing
 from caption.engine.rows import RowProcessors, Unsupported
 from caption.engine.slotcache import plain_cache, prompt_cache
 
@@ -48,7 +48,8 @@ class Prefill:
         decoder_only = not model.config.is_encoder_decoder
         mask = kwargs.get("attention_mask") if decoder_only else None
         both = isinstance(kwargs.get("past_key_values"), EncoderDecoderCache)
-        own = prompt_cache(model.config.get_text_config(decoder=True))
+        text = model.config.get_text_config(decoder=True)
+        own = prompt_cache(text, input_ids.is_cuda and text._attn_implementation == attention.NAME)
         kwargs["past_key_values"] = EncoderDecoderCache(own, plain_cache()) if both else own
         padding = None if mask is None else (mask == 0).sum(1)
         if padding is None:

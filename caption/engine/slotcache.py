@@ -3,6 +3,7 @@
 And the states of layers without keys and values, such as linear attention.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -37,40 +38,54 @@ def grown(tensor: torch.Tensor, *shape: int) -> torch.Tensor:
 
 
 class PromptLayer(DynamicLayer):
-    """A layer that keeps the states of the prompts as they come, where DynamicLayer puts a copy behind nothing."""
+    """A layer that keeps the states of the prompts as they come, where DynamicLayer puts a copy behind nothing.
+
+    kernels: whether copies are made by a kernel of ours.
+    """
+
+    def __init__(self, kernels: bool = False):
+        super().__init__()
+        self.kernels = kernels
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
         if self.is_initialized:
             return super().update(key_states, value_states, *args, **kwargs)
         self.lazy_initialization(key_states, value_states)
-        self.keys, self.values = _alone(key_states), _alone(value_states)
+        self.keys, self.values = (_alone(states, self.kernels) for states in (key_states, value_states))
         return self.keys, self.values
 
 
-def plain_cache() -> DynamicCache:
-    """An empty cache that keeps every token, where layers of sliding windows would drop some."""
+def plain_cache(kernels: bool = False) -> DynamicCache:
+    """An empty cache that keeps every token, where layers of sliding windows would drop some.
+
+    kernels: as PromptLayer's.
+    """
     cache = DynamicCache()
-    cache.layer_class_to_replicate = PromptLayer
+    cache.layer_class_to_replicate = functools.partial(PromptLayer, kernels)
     return cache
 
 
-def prompt_cache(config: PreTrainedConfig) -> DynamicCache:
+def prompt_cache(config: PreTrainedConfig, kernels: bool) -> DynamicCache:
     """The same, with places for states in the layers that keep those instead. config: of the text model."""
     if not STATEFUL & set(getattr(config, "layer_types", None) or ()):
-        return plain_cache()
+        return plain_cache(kernels)
     cache = DynamicCache(config=config)
     plain = (DynamicLayer, DynamicSlidingWindowLayer)
-    cache.layers = [PromptLayer() if type(layer) in plain else layer for layer in cache.layers]
+    cache.layers = [PromptLayer(kernels) if type(layer) in plain else layer for layer in cache.layers]
     return cache
 
 
-def _alone(states: torch.Tensor) -> torch.Tensor:
+def _alone(states: torch.Tensor, by_kernel: bool) -> torch.Tensor:
     """The same, [rows, heads, tokens, size], holding no more memory than its own.
 
     Where it is copied, the heads of a token lie side by side, as products leave them.
     """
     if states.untyped_storage().nbytes() == states.nbytes:
         return states
+    if by_kernel:
+        from caption.engine import kernels
+
+        return kernels.copied(states)
     return in_eights(states.transpose(1, 2)).contiguous().view(states.dtype).transpose(1, 2)
 
 

@@ -143,3 +143,12 @@ def test_prompts_fill_their_rows_and_nothing_else(size, shifted):
     given = torch.tensor(shift, device=DEVICE) if shifted else None
     kernels.fill(target, source, torch.tensor(rows, device=DEVICE), given)
     assert torch.equal(target, expected)
+
+
+@pytest.mark.parametrize("rows, places", [(3, 150), (1, 64), (2, 1)])
+def test_a_copy_holds_no_more_memory_than_its_own_and_the_groups_of_a_place_lie_side_by_side(rows, places):
+    product = noise(rows, places, 7 + 5 * 48)
+    source = product[..., 7:].view(rows, places, 5, 48).transpose(1, 2)
+    made = kernels.copied(source)
+    assert torch.equal(made, source) and made.transpose(1, 2).is_contiguous()
+    assert made.untyped_storage().nbytes() == source.nbytes
