@@ -252,27 +252,25 @@ def rotate(query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch
 
     query, key: [rows, heads, tokens, size], their own numbers of heads; cos, sin: [rows or 1, tokens, size].
     """
-    return _rotated(query, cos, sin), _rotated(key, cos, sin)
-
-
-def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    rows, heads, tokens, size = states.shape
-    # As it lies in memory, for attention to find the heads of a token side by side.
-    output = states.new_empty((rows, tokens, heads, size)).transpose(1, 2)
+    rows, heads, tokens, size = query.shape
+    others, half = key.shape[1], size // 2
+    # As they lie in memory, for attention to find the heads of a token side by side.
+    turned, other = (query.new_empty((rows, tokens, count, size)).transpose(1, 2) for count in (heads, others))
     cos_row, sin_row = (0, 0) if cos.shape[0] == 1 else (cos.stride(0), sin.stride(0))
     _rotate[(tokens, rows)](
-        states, cos, sin, output, heads, states.stride(0), states.stride(1), states.stride(2),
-        cos_row, cos.stride(1), sin_row, sin.stride(1), output.stride(0), output.stride(1), output.stride(2),
-        size // 2, triton.next_power_of_2(size // 2), min(triton.next_power_of_2(heads), 16),
+        query, key, cos, sin, turned, other, heads, others, query.stride(0), query.stride(1), query.stride(2),
+        key.stride(0), key.stride(1), key.stride(2), cos_row, cos.stride(1), sin_row, sin.stride(1),
+        half, triton.next_power_of_2(half), *(min(triton.next_power_of_2(count), 16) for count in (heads, others)),
         num_warps=4 if heads > 4 else 1,
     )  # fmt: skip
-    return output
+    return turned, other
 
 
 @triton.jit
 def _rotate(
-    states, cos, sin, output, heads, state_row, state_head, state_token, cos_row, cos_token, sin_row, sin_token,
-    output_row, output_head, output_token, HALF: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr,
+    query, key, cos, sin, turned, other, heads, others, query_row, query_head, query_token, key_row, key_head,
+    key_token, cos_row, cos_token, sin_row, sin_token,
+    HALF: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr, OTHERS: tl.constexpr,
 ):  # fmt: skip
     token, row = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     column = tl.arange(0, WIDTH)
@@ -281,14 +279,27 @@ def _rotate(
     sin += row * sin_row + token * sin_token + column
     cos1, cos2 = tl.load(cos, mask=inside).to(tl.float32), tl.load(cos + HALF, mask=inside).to(tl.float32)
     sin1, sin2 = tl.load(sin, mask=inside).to(tl.float32), tl.load(sin + HALF, mask=inside).to(tl.float32)
-    states += row * state_row + token * state_token
-    output += row * output_row + token * output_token
+    place = row * tl.num_programs(0) + token
+    query += row * query_row + token * query_token
+    _turn(query, turned + place * heads * 2 * HALF, heads, query_head, cos1, cos2, sin1, sin2, HALF, WIDTH, HEADS)
+    key += row * key_row + token * key_token
+    _turn(key, other + place * others * 2 * HALF, others, key_head, cos1, cos2, sin1, sin2, HALF, WIDTH, OTHERS)
+
+
+@triton.jit
+def _turn(
+    states, output, heads, state_head, cos1, cos2, sin1, sin2,
+    HALF: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr,
+):  # fmt: skip
+    """The heads of a token, which lie side by side in the output."""
+    column = tl.arange(0, WIDTH)
+    inside = column < HALF
     for begin in range(0, heads, HEADS):
         head = begin + tl.arange(0, HEADS)
         real = (head[:, None] < heads) & inside[None, :]
         here = states + head[:, None] * state_head + column[None, :]
         left, right = tl.load(here, mask=real).to(tl.float32), tl.load(here + HALF, mask=real).to(tl.float32)
-        there = output + head[:, None] * output_head + column[None, :]
+        there = output + head[:, None] * 2 * HALF + column[None, :]
         tl.store(there, (left * cos1 - right * sin1).to(output.dtype.element_ty), mask=real)
         tl.store(there + HALF, (right * cos2 + left * sin2).to(output.dtype.element_ty), mask=real)
 
