@@ -83,7 +83,7 @@ class Last:
                 self.summed = total
                 return total
         made = products.linear(input, *weights)
-        if products.trying():
+        if self.states is not None and products.trying():
             self.seen = made, made.clone()
         return made
 

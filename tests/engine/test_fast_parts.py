@@ -153,7 +153,8 @@ def test_attentions_last_product_is_made_onto_states_that_are_owned_where_nothin
             if forward := fused._norm(module) or fused._two_layers(module):
                 module.forward = forward
         undo = layers.install(layer)
-        for trying, ours, count in ((False, True, 0), (True, True, 1), (False, True, passes), (False, False, 0)):
+        last, turns = layer.self_attn.o_proj.forward, [(False, True, 0), (True, False, 0), (True, True, 1)]
+        for trying, ours, count in (*turns, (False, True, passes), (False, False, 0)):
             asked.clear()
             monkeypatch.setattr(products, "trying", lambda trying=trying: trying)
             given = states.clone()
@@ -165,6 +166,7 @@ def test_attentions_last_product_is_made_onto_states_that_are_owned_where_nothin
                 assert torch.equal(given, states), "others may hold what went in"
             torch.testing.assert_close(made, expected, rtol=5e-3, atol=5e-3)
             assert len(asked) == count
+            assert last.states is last.summed is last.seen is None, "nothing is held longer than it takes"
             assert (made.data_ptr() == given.data_ptr()) == (ours and passes and (trying or count > 0))
     for one in undo:
         one()
