@@ -31,7 +31,7 @@ def shares(seconds: Mapping[str, float], total: float) -> dict[str, float]:
         return {}
     starved, late = seconds.get("starved", 0.0), seconds.get("late", 0.0)
     found = {
-        "computing": seconds.get("generating", 0.0) - starved - late,
+        "computing": max(0.0, seconds.get("generating", 0.0) - starved - late),
         "slots": starved,
         "host": late,
         "pictures": seconds.get("preprocessing", 0.0),

@@ -253,8 +253,9 @@ class Worker:
             self._pulse.enter("generating")
             hungry, begin, late = self._hungry(), time.monotonic(), self._engine.late_seconds
             answers = self._engine.step()
-            self._pulse.starved(hungry * (time.monotonic() - begin))
-            self._pulse.late(self._engine.late_seconds - late)
+            late = self._engine.late_seconds - late
+            self._pulse.late(late)
+            self._pulse.starved(hungry * max(0.0, time.monotonic() - begin - late))
         except EOFError:  # the coordinator is gone
             raise
         except Exception as error:

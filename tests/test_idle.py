@@ -25,6 +25,11 @@ def test_clocks_that_disagree_make_no_negative_share():
     assert (found["computing"], found["start"]) == (1.0, 0.0)
 
 
+def test_a_device_that_only_waited_for_the_host_computed_nothing_and_not_less():
+    found = shares({"generating": 10.0, "starved": 0.5, "late": 10.0}, 20.0)
+    assert (found["computing"], found["host"]) == (0.0, 0.5)
+
+
 def test_each_worker_is_told_and_late_pictures_name_the_option():
     idle = {"gpu0": shares(SPENT, 100.0), "gpu1": shares({"generating": 100.0}, 100.0)}
     assert sentences(idle, 100.0, 4) == [

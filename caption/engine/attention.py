@@ -23,6 +23,11 @@ VISION_NAME = "slots_flash"
 HALVES = (torch.float16, torch.bfloat16)
 
 
+def by_kernels(config, device: torch.device) -> bool:
+    """Whether a text model of this config attends by our kernels there."""
+    return device.type == "cuda" and config._attn_implementation == NAME
+
+
 def slot_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **kwargs):
     """query: [rows, heads, tokens, size]; key, value: [rows, groups, places, size]. Returns [rows, tokens, heads, ...].
 

@@ -15,7 +15,6 @@ TYPES = {torch.float16: 2, torch.bfloat16: 14, torch.float32: 0}  # CUDA_R_16F, 
 FP32_SUMS = 68  # CUBLAS_COMPUTE_32F
 # CUBLASLT_EPILOGUE_…; gelu: with a bias before it; added: to what stands there, rounded before.
 EPILOGUES = {"plain": 1, "added": 1, "bias": 4, "added bias": 4, "gelu": 36}
-ADDING = ("added", "added bias")
 TRANSPOSED, EPILOGUE, BIAS = 3, 7, 8  # CUBLASLT_MATMUL_DESC_…
 COLUMNS = 3  # CUBLASLT_MATRIX_LAYOUT_COLS
 WORKSPACE = 1  # CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
@@ -78,7 +77,7 @@ class Product:
         self.states = self._layout(kind, shape.inner, 1)
         self.made = self._layout(kind, shape.columns, 1)
         self.scratch = torch.empty(SCRATCH, dtype=torch.uint8, device=device)
-        self.one, self.beta = ctypes.c_float(1), ctypes.c_float(shape.kind in ADDING)
+        self.one, self.beta = ctypes.c_float(1), ctypes.c_float("added" in shape.kind)
 
     def ways(self, rows: int) -> list[bytes]:
         """Others of the family of the heuristic's choice, what is best under load first, then those that it names for

@@ -120,7 +120,7 @@ class Decoder:
             new=torch.zeros(0, 0, **empty),  # all tokens made
         )
         config = group.inner.config.get_text_config(decoder=True)
-        self.kernels = self.device.type == "cuda" and config._attn_implementation == attention.NAME
+        self.kernels = attention.by_kernels(config, self.device)
         self.cache = SlotCache(self.state.positions, group.cache, self.kernels)
         self.inputs = {name: value[:0] for name, value in self._rowwise(group).items()}
         self.inner, self.mask_layers, self.processors = group.inner, group.mask_layers, group.processors

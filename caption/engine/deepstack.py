@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from caption.engine.methods import replace
 from caption.engine.tilefeatures import spread
 
 NAME = "_deepstack_process"  # of the method, in all families that have it
@@ -15,15 +16,7 @@ NAME = "_deepstack_process"  # of the method, in all families that have it
 
 def install(model: torch.nn.Module) -> Callable[[], None]:
     """Let the model add them so. Return what undoes it."""
-    changed = [module for module in model.modules() if callable(getattr(module, NAME, None))]
-    for module in changed:
-        setattr(module, NAME, _added)
-
-    def remove() -> None:
-        for module in changed:
-            delattr(module, NAME)
-
-    return remove
+    return replace(model, NAME, lambda _: _added)
 
 
 def _added(hidden_states: torch.Tensor, visual_pos_masks: torch.Tensor, visual_embeds: torch.Tensor) -> torch.Tensor:

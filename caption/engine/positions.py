@@ -7,20 +7,14 @@ from collections.abc import Callable
 
 import torch
 
+from caption.engine.methods import replace
+
 NAME = "get_rope_index"  # of the method, in all families that have three positions a token
 
 
 def install(model: torch.nn.Module) -> Callable[[], None]:
     """Let the model reckon positions on the host. Return what undoes it."""
-    changed = [module for module in model.modules() if callable(getattr(module, NAME, None))]
-    for module in changed:
-        setattr(module, NAME, functools.partial(_on_host, getattr(module, NAME)))
-
-    def remove() -> None:
-        for module in changed:
-            delattr(module, NAME)
-
-    return remove
+    return replace(model, NAME, lambda reckon: functools.partial(_on_host, reckon))
 
 
 def _on_host(reckon: Callable, *args, **kwargs):

@@ -49,7 +49,7 @@ class Prefill:
         mask = kwargs.get("attention_mask") if decoder_only else None
         both = isinstance(kwargs.get("past_key_values"), EncoderDecoderCache)
         text = model.config.get_text_config(decoder=True)
-        own = prompt_cache(text, input_ids.is_cuda and text._attn_implementation == attention.NAME)
+        own = prompt_cache(text, attention.by_kernels(text, input_ids.device))
         kwargs["past_key_values"] = EncoderDecoderCache(own, plain_cache()) if both else own
         padding = None if mask is None else (mask == 0).sum(1)
         if padding is None:

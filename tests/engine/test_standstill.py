@@ -84,7 +84,7 @@ def test_the_pauses_of_a_host_are_those_that_the_engine_tells_of(checkpoint, mon
     engine = load_engine(options(checkpoint("llava"), device="cuda", batch_size=2, max_new_tokens=16))
     requests = requests_for(engine.options.model, "llava", 4)
     texts(engine, requests)
-    step, pauses, begin = engine.step, [], engine.late_seconds
+    step, pauses, begin, started = engine.step, [], engine.late_seconds, time.monotonic()
 
     def slow_step():
         torch.cuda.synchronize()
@@ -95,4 +95,4 @@ def test_the_pauses_of_a_host_are_those_that_the_engine_tells_of(checkpoint, mon
     monkeypatch.setattr(engine, "step", slow_step)
     texts(engine, requests)
     # The first has nothing before it, and the last no turn behind it that would read it.
-    assert sum(pauses[2:]) <= engine.late_seconds - begin <= 2 * sum(pauses)
+    assert sum(pauses[2:]) <= engine.late_seconds - begin <= time.monotonic() - started
