@@ -8,6 +8,7 @@ vision for so many tiles at a time as well, as a CUDA graph.
 """
 
 import argparse
+import contextlib
 import functools
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import torch
 from gpu_meter import Meter
 
 from caption.engine import fused, kernels, products
+from caption.engine.graph import Graphs
 
 MODEL = "smolvlm-500m"
 TILES, PATCHES, PROMPT = 13, 1024, 912  # of a picture
@@ -52,17 +54,7 @@ def steps(text) -> Part:
 
 def graphed(work: Callable[[], object]) -> Callable[[], object]:
     """The same as one CUDA graph, so that the host is no limit."""
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
-        work()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        graph.capture_begin()
-        work()
-        graph.capture_end()
-    torch.cuda.current_stream().wait_stream(beside)
-    return graph.replay
+    return functools.partial(Graphs().run, (), work, contextlib.nullcontext)
 
 
 def norms(images: int, size: int, layers: int, added: bool) -> Part:
