@@ -20,7 +20,7 @@ from caption.engine.checkpoint import first_line
 from caption.engine.collate import tile_kernels
 from caption.engine.decoder import Text
 from caption.engine.errors import DoesNotLoad, classify
-from caption.engine.families import MADE_OF_ONES
+from caption.engine.families import MADE_OF_ONES, drop_ones
 from caption.engine.generate import GenerateEngine
 from caption.engine.prompt import make_prompter
 from caption.engine.rows import Unsupported
@@ -207,7 +207,6 @@ def _ask_generate(options: EngineOptions, loaded: Loaded) -> tuple[list[Request]
     """Two small pictures, prompts of unlike lengths where the model bears them, and the logits that generate has."""
     prompter = make_prompter(options, loaded.processor)
     noise, engine = np.random.default_rng(0), GenerateEngine(options, loaded)
-    made = MADE_OF_ONES.get(loaded.model.config.model_type)
     requests, expected = [], []
     for key, (width, height) in enumerate(SIZES):
         image = Image.fromarray(noise.integers(0, 255, (height, width, 3), dtype=np.uint8))
@@ -222,9 +221,7 @@ def _ask_generate(options: EngineOptions, loaded: Loaded) -> tuple[list[Request]
         if not recorder.logits:
             raise DoesNotLoad(f"{type(loaded.model).__name__} generates in a way of its own, which can't be followed")
         expected.append(torch.cat(recorder.logits))
-    if all(made in one.inputs and one.inputs[made].all() for one in requests):  # loaders don't send those either
-        for one in requests:
-            del one.inputs[made]
+    drop_ones(loaded.model.config.model_type, [one.inputs for one in requests])
     return requests, expected
 
 

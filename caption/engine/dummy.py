@@ -6,6 +6,8 @@ import numpy as np
 from PIL import Image
 
 from caption.engine import EngineOptions, Request
+from caption.engine.checkpoint import read_config
+from caption.engine.families import drop_ones
 from caption.engine.picture import fit
 from caption.engine.prompt import make_prompter
 
@@ -21,5 +23,6 @@ def dummy_requests(options: EngineOptions, processor, tokens: int) -> list[Reque
     noise = np.random.default_rng(0).integers(0, 255, (*SIZE[::-1], 3), dtype=np.uint8)
     arrays = prompter(fit(Image.fromarray(noise), options.max_pixels), options.prompt)
     inputs = {name: np.asarray(value) for name, value in arrays.items()}
+    drop_ones(read_config(options.model).get("model_type"), [inputs])  # with them, vision would go another way
     one = Request(0, inputs, 0)
     return [dataclasses.replace(one, key=number) for number in range(max(1, tokens // one.prompt_tokens))]

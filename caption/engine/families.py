@@ -42,6 +42,14 @@ PACKAGES = {
 MADE_OF_ONES = {"smolvlm": "pixel_attention_mask", "idefics3": "pixel_attention_mask"}
 
 
+def drop_ones(model_type: str, items: list[dict]) -> None:
+    """Leave out of all these inputs what the model makes by itself, as loaders do: where all have it, and all ones."""
+    name = MADE_OF_ONES.get(model_type)
+    if all(name in one and one[name].all() for one in items):
+        for one in items:
+            del one[name]
+
+
 def fit_positions(model: torch.nn.Module) -> None:
     """Let learned positions be those of each row.
 

@@ -7,9 +7,11 @@ from unittest import mock
 
 import pytest
 import torch
+from PIL import Image
 
-from caption.engine import dummy, load_engine
+from caption.engine import dummy, load_engine, load_preparer
 from caption.engine.base import load
+from caption.engine.collate import collate
 from caption.engine.decoder import Decoder
 from caption.engine.graph import PAYS
 from caption.engine.slots import SlotEngine
@@ -116,6 +118,16 @@ def test_a_group_of_noise_before_the_first_pictures_changes_no_text(checkpoint, 
     assert warm.decoder.cache is not None and not warm.decoder.filled
     assert (warm.busy, warm.free) == (0, cold.free)
     assert texts(warm, requests) == texts(cold, requests) == texts(SlotEngine(settings, loaded), requests)
+
+
+@pytest.mark.parametrize("name", ["llava", "smolvlm", "idefics3"])
+def test_the_noise_goes_the_way_of_pictures_from_loaders(checkpoint, name):
+    settings = options(checkpoint(name))
+    loaded, preparer = load(settings), load_preparer(settings)
+    first = dummy.dummy_requests(settings, loaded.processor, 1)[0].inputs
+    image = Image.new("RGB", dummy.SIZE, (9, 40, 90))
+    sent = [collate([inputs], 0, "left", "cpu", torch.float32) for inputs in (first, preparer.prepare(image))]
+    assert sent[0].keys() == sent[1].keys()
 
 
 def broken(*_):
