@@ -100,7 +100,7 @@ class Dispatcher:
             raise self._failure
         self._take_in()
         self._let_begin()
-        working = {member.name for member in self._crew.members if not member.gone}
+        working = self._working()
         hungry = [member for member in self._crew.members if member.loaded]
         sharing = len(hungry) if self._may_begin else len(working)
         # A batch each in turn: the first must not take what the others could begin with.
@@ -139,6 +139,10 @@ class Dispatcher:
     def _slots(self, member: Member) -> int:
         known = self._settings.batch_size or (member.stats and member.stats.slots)
         return known or usual_slots(member.seat.device)
+
+    def _working(self) -> set[str]:
+        """Seats that have, or will get, a worker."""
+        return {member.name for member in self._crew.members if not member.gone}
 
     def _feed(self, member: Member, working: Collection[str], sharing: int) -> bool:
         """Gives the worker a batch, if it should have one and there is one.
@@ -274,7 +278,7 @@ class Dispatcher:
             return
         inside = [item for group in held.suspects for item in group]
         self._suspects.inside_at_death(member.name, inside)
-        if len(inside) == 1:
+        if len(inside) == 1 and self._suspects.convicted(inside[0], self._working()):
             self._try_again(member, inside[0], WorkerDied.__name__, death.reason)
             return
         for group in held.suspects:

@@ -14,6 +14,7 @@ class Suspects:
     def __init__(self):
         self._groups: deque[list[Item]] = deque()
         self._deaths: dict[int, set[str]] = {}  # item index -> seats whose worker ended with it inside
+        self._deaths_alone: dict[int, set[str]] = {}  # the same, with nothing else inside
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -29,6 +30,8 @@ class Suspects:
         """The worker on ``seat`` ended with these inside."""
         for item in items:
             self._deaths.setdefault(item.index, set()).add(seat)
+        if len(items) == 1:
+            self._deaths_alone.setdefault(items[0].index, set()).add(seat)
 
     def split(self, group: Sequence[Item]) -> None:
         """It is not known which of the group is to blame: next its halves are tried."""
@@ -48,6 +51,13 @@ class Suspects:
                 return group
         return None
 
+    def convicted(self, item: Item, seats: Collection[str]) -> bool:
+        """Whether it is to blame, and no seat: workers ended with it alone inside on several seats, or on all that are
+        left of ``seats``."""
+        deaths = self._deaths_alone.get(item.index, set())
+        return len(deaths) > 1 or deaths.issuperset(seats)
+
     def forget(self, item: Item) -> None:
         """It has come to its end."""
         self._deaths.pop(item.index, None)
+        self._deaths_alone.pop(item.index, None)

@@ -23,7 +23,7 @@ from caption.engine.cublaslt import Product, Shape, described
 
 SHAPES = {  # by where it is: rows of a full group, and the shape
     "smolvlm-500m vision, queries, keys, values": (346_112, "bias", 2304, 768),
-    "smolvlm-500m vision, after attention": (346_112, "bias", 768, 768),
+    "smolvlm-500m vision, after attention": (346_112, "added bias", 768, 768),
     "smolvlm-500m vision, MLP": (346_112, "gelu", 3072, 768),
     "smolvlm-500m vision, MLP's end": (346_112, "added", 768, 3072),
     "smolvlm-500m text, MLP": (23_712, "plain", 5120, 960),

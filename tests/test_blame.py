@@ -42,11 +42,12 @@ class Run:
     Args:
         poison: indices of the images that end each worker that has them inside, sooner or later.
         kills: how likely it is, a turn and worker, that somebody kills it, which is nobody's fault.
+        broken: the number of a worker that ends with whatever it has inside.
     """
 
-    def __init__(self, seed, count, workers, poison, kills):
+    def __init__(self, seed, count, workers, poison, kills, broken=None):
         self.chance, self.poison, self.kills = random.Random(seed), poison, kills
-        self.desk = Desk(count, workers)
+        self.desk, self.broken = Desk(count, workers), broken
         self.members = self.desk.crew.members
         self.engines = {member.name: Engine() for member in self.members}
         self.read = dict.fromkeys(self.engines, 0)  # of the messages that were sent to it
@@ -74,6 +75,8 @@ class Run:
         if entering := engine.admit():
             self.hear(number, Started(tuple(entering)))
         lethal = {ref for ref, item in engine.inside if item.index in self.poison}
+        if number == self.broken and engine.inside:
+            return self.die(number, blameless=False)
         if lethal and self.chance.random() < 0.5:  # else some of its neighbours come to their end before
             return self.die(number, blameless=False)
         ended = {ref for ref, _ in engine.inside if ref not in lethal and self.chance.random() < 0.4}
@@ -117,6 +120,16 @@ def test_all_good_images_are_captioned_and_charged_nothing_whatever_ends_their_w
     endings = Run(seed, count, chance.randint(1, 4), poison, chance.choice([0.0, 0.02, 0.1])).go()
     assert len(endings) == count
     assert_blamed_rightly(endings, poison)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_seat_that_ends_with_whatever_it_gets_costs_no_good_image_a_try(seed):
+    chance = random.Random(seed)
+    count, workers = chance.randint(1, 120), chance.randint(2, 4)
+    poison = set(chance.sample(range(count), chance.choice([0, 0, min(count, 2)])))
+    run = Run(seed, count, workers, poison, chance.choice([0.0, 0.05]), broken=seed % workers)
+    assert len(run.go()) == count
+    assert_blamed_rightly(run.endings, poison)
 
 
 @pytest.mark.parametrize("seed", range(20))

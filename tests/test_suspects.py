@@ -55,9 +55,19 @@ def test_a_group_that_waits_for_another_seat_holds_up_nobody(suspects):
     assert suspects.take("gpu0", ["gpu0", "gpu1"]) == [second, third]
 
 
+def test_one_is_convicted_when_workers_on_several_seats_or_on_all_that_are_left_ended_with_it_alone(suspects):
+    [one, neighbour], seats = items(2), ["gpu0", "gpu1"]
+    suspects.inside_at_death("gpu1", [one, neighbour])
+    suspects.inside_at_death("gpu0", [one])
+    assert not suspects.convicted(one, seats), "gpu0 may be broken, and the other worker had two inside"
+    assert suspects.convicted(one, ["gpu0"])
+    suspects.inside_at_death("gpu1", [one])
+    assert suspects.convicted(one, [*seats, "gpu2"]) and not suspects.convicted(neighbour, seats)
+
+
 def test_what_came_to_its_end_is_forgotten(suspects):
     [one] = items(1)
     suspects.inside_at_death("gpu0", [one])
     suspects.forget(one)
     suspects.add([one])
-    assert suspects.take("gpu0", ["gpu0", "gpu1"]) == [one]
+    assert suspects.take("gpu0", ["gpu0", "gpu1"]) == [one] and not suspects.convicted(one, ["gpu0"])
