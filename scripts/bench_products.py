@@ -25,7 +25,7 @@ SHAPES = {  # by where it is: rows of a full group, and the shape
     "smolvlm-500m vision, queries, keys, values": (346_112, "bias", 2304, 768),
     "smolvlm-500m vision, after attention": (346_112, "added bias", 768, 768),
     "smolvlm-500m vision, MLP": (346_112, "gelu", 3072, 768),
-    "smolvlm-500m vision, MLP's end": (346_112, "added", 768, 3072),
+    "smolvlm-500m vision, MLP's end": (346_112, "added bias", 768, 3072),
     "smolvlm-500m text, MLP": (23_712, "plain", 5120, 960),
     "smolvlm-500m text, MLP's end": (23_712, "added", 960, 2560),
     "siglip-so400m, MLP": (93_312, "gelu", 4304, 1152),
