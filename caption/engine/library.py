@@ -1,10 +1,12 @@
 """How transformers is brought into a process: quiet, and without torch where nothing is computed."""
 
+import contextlib
+import gc
 import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from caption.engine.errors import DoesNotLoad
@@ -25,9 +27,22 @@ def quiet() -> None:
 
 def import_all() -> None:
     """Import torch, and of transformers what loading any model needs."""
-    quiet()
-    import torch  # noqa: F401
-    from transformers import AutoModelForImageTextToText, PreTrainedModel  # noqa: F401 (lazy modules load by name)
+    with _lasting():
+        quiet()
+        import torch  # noqa: F401
+        from transformers import AutoModelForImageTextToText, PreTrainedModel  # noqa: F401 (lazy modules load by name)
+
+
+@contextlib.contextmanager
+def _lasting() -> Iterator[None]:
+    """What is made within it stays for good. Python's looks for garbage, each through all that modules have made so
+    far, take a sixth of their import; and no later look goes through it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 HIDDEN = ("torch", "torchvision")
@@ -46,13 +61,14 @@ def loaded(load: Callable[[], T], own_process: bool) -> T:
     Some processors are written in torch: those pay for its import.
     """
     hidden = own_process and hide_torch()
-    try:
-        return load()
-    except (DoesNotLoad, ImportError):
-        if not hidden:
-            raise
-        show_torch()
-        return load()
+    with _lasting() if own_process else contextlib.nullcontext():
+        try:
+            return load()
+        except (DoesNotLoad, ImportError):
+            if not hidden:
+                raise
+            show_torch()
+            return load()
 
 
 def show_torch() -> None:
