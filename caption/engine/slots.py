@@ -89,11 +89,11 @@ class SlotEngine(ModelEngine):
         self.apart: set[Hashable] = set()  # keys of a group that failed: one of them is to blame
         self.refused: list[Refusal] = []
         self.long = False  # what is held is a text that has to be alone
-        self.fitting = MOST_TOKENS  # prompts like the latest in one group
         self.standstill.forget()
 
     def reset(self) -> None:
         self._forget()
+        self.longest = 1  # tokens of the longest prompt of the latest group; not known yet
         self.moved_in = None  # the event behind the latest group's last reading
         self._start(self.options.batch_size or (FIRST_SLOTS if self.memory else AUTO_SLOTS))
 
@@ -110,6 +110,16 @@ class SlotEngine(ModelEngine):
     @property
     def slots(self) -> int:
         return self.decoder.slots
+
+    @property
+    def _most_tokens(self) -> int:
+        """Of one group, padding included."""
+        return FIRST_TOKENS if self.memory and not self.memory.measured else self.prefill_tokens
+
+    @property
+    def fitting(self) -> int:
+        """Prompts like the longest of the latest group in one group."""
+        return max(1, self._most_tokens // self.longest)
 
     @property
     def free(self) -> int:
@@ -164,9 +174,8 @@ class SlotEngine(ModelEngine):
         group = next(iter(self.grouped(waiting)))
         group.sort(key=lambda request: request.prompt_tokens)
         longest = [request.prompt_tokens for request in group]
-        most = FIRST_TOKENS if self.memory and not self.memory.measured else self.prefill_tokens
-        fits = [count for count, length in enumerate(longest, 1) if count * length <= most]
-        self.fitting = max(1, most // longest[-1])
+        fits = [count for count, length in enumerate(longest, 1) if count * length <= self._most_tokens]
+        self.longest = longest[-1]
         return group[: min(fits[-1] if fits else 1, self.slots - len(self.held))]
 
     def _prefill(self, requests: list[Request]) -> bool:

@@ -14,7 +14,7 @@ from caption.engine.base import load
 from caption.engine.collate import collate
 from caption.engine.decoder import Decoder
 from caption.engine.graph import PAYS
-from caption.engine.slots import SlotEngine
+from caption.engine.slots import WAITING, SlotEngine
 
 from .helpers import options, set_ends
 from .test_slots import out_of_memory, requests_for, texts
@@ -116,8 +116,18 @@ def test_a_group_of_noise_before_the_first_pictures_changes_no_text(checkpoint, 
     cold.prefill_tokens = warm.prefill_tokens = 90
     warm.warm_up()
     assert warm.decoder.cache is not None and not warm.decoder.filled
-    assert (warm.busy, warm.free) == (0, cold.free)
+    assert (warm.busy, warm.free) == (0, min(cold.free, WAITING * warm.fitting))
     assert texts(warm, requests) == texts(cold, requests) == texts(SlotEngine(settings, loaded), requests)
+
+
+def test_the_first_texts_begin_when_two_groups_of_pictures_are_there_however_many_slots(checkpoint, monkeypatch):
+    monkeypatch.setattr(dummy, "SIZE", (90, 60))
+    engine = OneStream(options(checkpoint("llava"), batch_size=64))
+    assert engine.free == 64
+    prompt = dummy.dummy_requests(engine.options, engine.processor, 1)[0].prompt_tokens
+    engine.prefill_tokens = 3 * prompt
+    engine.warm_up()
+    assert (engine.fitting, engine.free) == (3, 3 * WAITING)
 
 
 @pytest.mark.parametrize("name", ["llava", "smolvlm", "idefics3"])
