@@ -1,5 +1,7 @@
 """Shared by all tests."""
 
+import signal
+
 import pytest
 
 # What begins last ends last: beside these, the other processes have enough to do.
@@ -12,6 +14,13 @@ def cache_of_its_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible():
+    """A shell that has the tests run in the background has them ignore SIGINT, and so would what they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
