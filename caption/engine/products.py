@@ -28,7 +28,7 @@ SHORT = 1536  # a side of the weight; where both are longer, none of the others 
 ALIGNED = 256  # bytes, as the heuristic supposes
 OUTPUTS = 2**26  # numbers that a trial makes: so many that the last tiles, which are not full, count for little
 START_SECONDS = 2.0  # after which no trial begins any more: the rest may be tried when the next run starts
-AWAKE_SECONDS = 0.03  # of work, for an idle GPU's clock to rise: without it the first way took 1.2 to 1.6 times as long
+AWAKE_SECONDS = 0.03  # of work, for an idle GPU's clock to rise: without it the first way took up to 1.6 times as long
 TRIAL_SECONDS = 0.3  # of a shape, for all ways, one after the other
 RUNS = 2  # of each
 FINALISTS, ROUNDS = 4, 5  # then so many of the fastest, and of the first of those near it, in turn,
@@ -217,16 +217,20 @@ def fastest(product: Product, device: torch.device) -> bytes:
     for way in product.ways(rows):
         if time.monotonic() < end and trial.by(way):  # the library loads it
             times[way] = seconds(lambda way=way: trial.by(way), RUNS)
-    best = sorted(times, key=times.get)[:FINALISTS]
-    near = [way for way in times if NEAR * times[way] <= times[best[0]]][:FINALISTS]
-    works = {way: lambda way=way: trial.by(way) for way in dict.fromkeys([*near, *best])}
+    finalists = dict.fromkeys([*_near(times)[:FINALISTS], *sorted(times, key=times.get)[:FINALISTS]])
+    works = {way: lambda way=way: trial.by(way) for way in finalists}
     works[b""] = trial.by_torch
     runs = math.ceil(FINAL_SECONDS / seconds(trial.by_torch, RUNS))
     rounds = [{way: seconds(work, runs) for way, work in works.items()} for _ in range(ROUNDS)]
     took = {way: statistics.median(one[way] for one in rounds) for way in works}
-    enough = [way for way in sorted(took, key=took.get) if took[way] < FASTER * took[b""]]
-    near = [way for way in times if way in enough and NEAR * took[way] <= took[enough[0]]]
-    return next(filter(trial.same, [*near, *enough]), b"")
+    enough = {way: took[way] for way in times if way in took and took[way] < FASTER * took[b""]}
+    return next(filter(trial.same, [*_near(enough), *sorted(enough, key=enough.get)]), b"")
+
+
+def _near(times: dict[bytes, float]) -> list[bytes]:
+    """The ways that are nearly as fast as the fastest, in their order."""
+    least = min(times.values(), default=0.0)
+    return [way for way, took in times.items() if NEAR * took <= least]
 
 
 def seconds(work: Callable, runs: int) -> float:

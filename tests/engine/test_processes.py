@@ -1,5 +1,7 @@
 """What each kind of process has to import, and what it prints."""
 
+import contextlib
+import gc
 import itertools
 import pickle
 import subprocess
@@ -7,8 +9,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from caption.engine import EngineOptions, Request, load_engine, load_preparer
+from caption.engine import DoesNotLoad, EngineOptions, Request, library, load_engine, load_preparer
 
 from .helpers import caption_all, options, picture, unpacked
 from .tiny import FAMILIES, prompts_for
@@ -122,3 +125,21 @@ for folder, prompt in zip(sys.argv[1::2], sys.argv[2::2]):
     names = ["smolvlm", "paligemma", "florence2"]
     done = python(code, *(part for name in names for part in (checkpoint(name), prompts_for(name)[0])))
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("fault", [None, DoesNotLoad("no model")])
+def test_garbage_is_looked_for_again_after_an_import_also_one_that_failed(fault, monkeypatch):
+    monkeypatch.setattr(library, "hide_torch", lambda: False)  # this process goes on
+    seen = []
+
+    def load():
+        seen.append(gc.isenabled())
+        if fault:
+            raise fault
+
+    try:
+        with pytest.raises(DoesNotLoad) if fault else contextlib.nullcontext():
+            library.loaded(load, own_process=True)
+        assert seen == [False] and gc.isenabled()
+    finally:
+        gc.unfreeze()

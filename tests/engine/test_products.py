@@ -181,3 +181,24 @@ class Ways:
 )
 def test_the_first_of_nearly_the_fastest_ways_is_taken_that_makes_the_bits_of_torch(kind, times, taken, monkeypatch):
     assert products.fastest(Ways(kind, times, monkeypatch), torch.device("cpu")) == taken
+
+
+def test_the_first_way_comes_into_the_last_round_however_many_are_a_little_faster(monkeypatch):
+    times = {b"": 1.0, b"exact": 0.88, **{b"exact %d" % number: 0.8 + number / 1000 for number in range(9)}}
+    assert products.fastest(Ways("plain", times, monkeypatch), torch.device("cpu")) == b"exact"
+
+
+def test_no_way_is_timed_before_the_device_has_worked_long_enough_to_be_awake(monkeypatch):
+    ways, now, ran = Ways("plain", {b"": 1.0, b"exact": 0.5}, monkeypatch), [0.0], []
+    timed = products.seconds
+
+    def seconds(work, runs: int) -> float:
+        took = timed(work, runs)
+        now[0] += products.AWAKE_SECONDS / 4
+        ran.append(ways.ran)
+        return took
+
+    monkeypatch.setattr(products, "seconds", seconds)
+    monkeypatch.setattr(products.time, "monotonic", lambda: now[0])
+    products.fastest(ways, torch.device("cpu"))
+    assert ran[:5] == [b""] * 4 + [b"exact"]
